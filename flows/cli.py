@@ -1,0 +1,354 @@
+"""The command line."""
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from pipeline.errors import EpsweepError, InputError
+from pipeline.grid import Sweep, load_sweep
+
+EXIT_FAILED_CELLS = 1
+EXIT_BAD_INPUT = 2
+EXIT_INTERRUPTED = 130
+_NAMED_FAILURES = 100
+_SHIPPED = Path(str(files("flows") / "sweeps"))
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="epsweep", prog_name="epsweep")
+def cli() -> None:
+    """Sweeps of the entrywise error of low-rank approximation: run, resume, query, plot.
+
+    \b
+    Example:
+      epsweep run quickstart
+    """
+
+
+def _spec_argument(command: Callable[..., None]) -> Callable[..., None]:
+    return click.argument("spec")(command)
+
+
+def _store_argument(command: Callable[..., None]) -> Callable[..., None]:
+    return click.argument("store", type=click.Path(path_type=Path))(command)
+
+
+def _run_options(command: Callable[..., None]) -> Callable[..., None]:
+    for option in (
+        click.option("--retry-failed", is_flag=True, help="Compute cells again that failed before."),
+        click.option("--cluster", default="local", show_default=True, help="local[:N], tcp://host:port or a profile."),
+        click.option("--store", help="Result store; default results/NAME.zarr."),
+    ):
+        command = option(command)
+    return command
+
+
+@cli.command()
+@_spec_argument
+@_run_options
+def run(spec: str, store: str | None, cluster: str, retry_failed: bool) -> None:
+    """Compute the cells of SPEC that its store does not have, and draw the curves.
+
+    SPEC is a YAML file or the name of a shipped sweep. Running the same command again goes on where it stopped.
+
+    \b
+    Example:
+      epsweep run quickstart
+      epsweep run my-sweep.yaml --store results/mine.zarr --cluster local:8
+    """
+    from flows.clusters import check_cluster, local_workers, open_cluster, reaches_loopback
+    from flows.planning import make_plan
+    from flows.server import configured_server, prefect_server
+    from storage import pending, sweep_status
+    from storage.lock import single_writer
+
+    path, sweep = _load(spec)
+    target = store or _default_store(sweep)
+    check_cluster(cluster)
+    if not configured_server() and not reaches_loopback(cluster):
+        raise InputError(f"cluster: workers of {cluster} need a Prefect server they can reach; set PREFECT_API_URL")
+    status = sweep_status(target, sweep)
+    todo = pending(sweep, status, retry_failed=retry_failed)
+    workers = local_workers(cluster)
+    plan = make_plan(sweep, todo, workers.count if workers else 1)
+    if workers:
+        plan.require_memory(workers.memory)
+    with single_writer(Path(target)):
+        pass  # a store that is being written is refused before anything starts
+    have = int((sweep.wanted & ~todo).sum())
+    click.echo(f"{sweep.name}: {int(sweep.wanted.sum())} cells, {have} in {target}, {plan.cells} to compute")
+    if plan.cells:
+        seconds = plan.wall_seconds(workers.count if workers else 1)
+        click.echo(f"predicted: {_duration(seconds)}, {plan.peak_memory / 2**20:.0f} MiB a worker")
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [*sys.path[:2], os.environ.get("PYTHONPATH")]))
+        with prefect_server() as wait_for_server, open_cluster(cluster) as running:
+            wait_for_server()
+            from flows.sweep import sweep_flow
+
+            sweep_flow(str(path), target, running.address, retry_failed)
+    _conclude(sweep, spec, target)
+
+
+def _conclude(sweep: Sweep, spec: str, store: str) -> None:
+    """Say what there is now; exit 1 if cells failed."""
+    from storage import Status, sweep_status
+
+    status = sweep_status(store, sweep)
+    failed = np.argwhere(sweep.wanted & (status == Status.FAILED))
+    done = int((sweep.wanted & (status == Status.DONE)).sum())
+    click.echo(f"done: {done} of {int(sweep.wanted.sum())} cells" + (f", {len(failed)} failed" if len(failed) else ""))
+    click.echo(f"store: {store}")
+    if done:
+        folder = Path(store).with_suffix(".figures")
+        try:
+            figures = _plot(Path(store), folder, {})
+            click.echo("figures: " + " ".join(map(str, figures)))
+        except InputError as error:
+            click.echo(f"figures: none ({error})")
+    if len(failed):
+        _name_failures(store)
+        click.echo(f"next: mend the cause, then: epsweep run {spec} --store {store} --retry-failed")
+        raise SystemExit(EXIT_FAILED_CELLS)
+    click.echo(f"next: epsweep curves {store}")
+
+
+def _name_failures(store: str | Path) -> None:
+    from storage.export import failures
+
+    lines = failures(store)
+    for line in lines[:_NAMED_FAILURES]:
+        click.echo(f"failed: {line}", err=True)
+    if len(lines) > _NAMED_FAILURES:
+        click.echo(f"failed: {len(lines) - _NAMED_FAILURES} more; see epsweep export {store} cells.csv", err=True)
+
+
+@cli.command()
+@_spec_argument
+@_run_options
+def plan(spec: str, store: str | None, cluster: str, retry_failed: bool) -> None:
+    """Show what a run of SPEC would do: cells, matrices, predicted time and peak memory, what is done.
+
+    \b
+    Example:
+      epsweep plan fig.yaml --cluster local:8
+    """
+    from flows.clusters import check_cluster, local_workers
+    from flows.planning import make_plan
+    from storage import Status, pending, sweep_status
+
+    _, sweep = _load(spec)
+    target = store or _default_store(sweep)
+    check_cluster(cluster)
+    status = sweep_status(target, sweep)
+    todo = pending(sweep, status, retry_failed=retry_failed)
+    workers = local_workers(cluster)
+    threads = workers.count if workers else 1
+    plan = make_plan(sweep, todo, threads)
+    wanted = sweep.wanted
+    click.echo(f"sweep:    {sweep.name} ({sweep.experiment.name})")
+    click.echo("axes:     " + ", ".join(f"{len(labels)} {axis}" for axis, labels in sweep.labels.items()))
+    click.echo(f"cells:    {int(wanted.sum())}")
+    click.echo(f"store:    {target}")
+    click.echo(f"done:     {int((wanted & (status == Status.DONE)).sum())}")
+    click.echo(f"failed:   {int((wanted & (status == Status.FAILED)).sum())}")
+    click.echo(f"to do:    {plan.cells} cells of {plan.matrices} matrices in {len(plan.batches)} batches")
+    click.echo(f"time:     {_duration(plan.wall_seconds(threads))} predicted on {threads} worker threads")
+    click.echo(f"memory:   {plan.peak_memory / 2**20:.0f} MiB predicted peak of a worker")
+    if workers:
+        click.echo(f"limit:    {workers.memory / 2**20:.0f} MiB a worker")
+        plan.require_memory(workers.memory)
+
+
+@cli.command()
+@_store_argument
+def status(store: Path) -> None:
+    """Show what STORE holds: its axes, cells by state, runs, and each failed cell.
+
+    \b
+    Example:
+      epsweep status results/quickstart.zarr
+    """
+    import json
+
+    from storage import Status, open_results
+
+    ds = open_results(store)
+    states = ds["status"].values
+    counts = {state.name.lower(): int((states == state).sum()) for state in Status}
+    click.echo(f"store:    {store}")
+    click.echo(f"sweep:    {ds.attrs['title']}")
+    for axis in ds["status"].dims:
+        labels = ds[axis].values.tolist()
+        shown = ", ".join(map(str, labels[:12])) + (f", … ({len(labels)})" if len(labels) > 12 else "")
+        click.echo(f"{axis + ':':<9} {shown}")
+    click.echo("cells:    " + ", ".join(f"{count} {state}" for state, count in counts.items()))
+    for session in json.loads(ds.attrs["sessions"]):
+        click.echo(f"run:      {session['started']} to {session.get('ended', 'an end before its time, or still going')}")
+    _name_failures(store)
+
+
+@cli.command()
+@_store_argument
+@click.option("--out", type=click.Path(path_type=Path), help="CSV file; standard output if not given.")
+def curves(store: Path, out: Path | None) -> None:
+    """Write median, extremes and quartiles over the trials, a row a curve point.
+
+    A median needs all its trials: where some are missing or failed it is empty, and `trials` says how many there are.
+
+    \b
+    Example:
+      epsweep curves results/quickstart.zarr --out curves.csv
+    """
+    from storage import median_curves, open_results
+    from storage.results import store_experiment
+
+    ds = open_results(store)
+    experiment = store_experiment(store)
+    frame = median_curves(ds, experiment.main).to_dataframe().reset_index()
+    frame = frame[frame["trials_declared"] > 0]
+    frame = frame[[axis.name for axis in experiment.axes if axis.name in frame] + list(frame.columns.difference(ds.dims, sort=False))]
+    if out is None:
+        click.echo(frame.to_csv(index=False), nl=False)
+        return
+    with _writing(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        frame.to_csv(out, index=False)
+    click.echo(f"{len(frame)} rows: {out}")
+
+
+@cli.command()
+@_store_argument
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for PNG and SVG files.")
+@click.option("--at", multiple=True, metavar="AXIS=LABEL", help="Hold an axis at a label, such as r=20.")
+def plot(store: Path, out: Path, at: tuple[str, ...]) -> None:
+    """Draw the error against m, r and n, one panel a function and sampling, one line a method.
+
+    \b
+    Example:
+      epsweep plot results/quickstart.zarr --out figures --at r=20
+    """
+    held: dict[str, int] = {}
+    for item in at:
+        axis, _, label = item.partition("=")
+        if not label.isdecimal():
+            raise InputError(f"at: {item!r} is not AXIS=LABEL with a number; write r=20, say")
+        held[axis] = int(label)
+    with _writing(out):
+        for path in _plot(store, out, held):
+            click.echo(path)
+
+
+def _plot(store: Path, out: Path, at: dict[str, int]) -> list[Path]:
+    from flows.figures import plot_curves
+    from storage import open_results
+    from storage.results import store_experiment
+
+    return plot_curves(open_results(store), store_experiment(store), out, at)
+
+
+@cli.command()
+@_store_argument
+@click.argument("target", type=click.Path(path_type=Path))
+def export(store: Path, target: Path) -> None:
+    """Copy STORE to TARGET: .nc, .zarr (the grid), .parquet or .csv (a row a cell).
+
+    \b
+    Example:
+      epsweep export results/quickstart.zarr quickstart.parquet
+    """
+    from storage import export as export_results
+    from storage import open_results
+
+    count = export_results(open_results(store), target)
+    click.echo(f"{count} finished cells: {target}")
+
+
+@cli.command("list")
+def list_names() -> None:
+    """List functions, samplings, methods, experiments and shipped sweeps.
+
+    \b
+    Example:
+      epsweep list
+    """
+    from pipeline.approximation import METHODS
+    from pipeline.experiments import EXPERIMENTS
+    from pipeline.functions import BUILT_IN
+    from pipeline.sampling import SAMPLINGS
+
+    sweeps = {path.stem: path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ") for path in _shipped()}
+    for title, entries in (
+        ("functions", {name: f"{function.formula}  ({function.source})" for name, function in BUILT_IN.items()}),
+        ("samplings", {name: sampling.summary for name, sampling in SAMPLINGS.items()}),
+        ("methods", {name: method.summary for name, method in METHODS.items()}),
+        ("experiments", {name: experiment.summary for name, experiment in EXPERIMENTS.items()}),
+        ("sweeps", sweeps),
+    ):
+        click.echo(f"{title}:")
+        for name, summary in entries.items():
+            click.echo(f"  {name:<20} {summary}")
+
+
+def _shipped() -> Iterator[Path]:
+    yield from sorted(_SHIPPED.glob("*.yaml"))
+
+
+def _load(spec: str) -> tuple[Path, Sweep]:
+    """Find a spec by path or shipped name, with its folder on the import path for the user's own functions."""
+    path = Path(spec)
+    if not path.exists() and not path.suffix:
+        names = [shipped.stem for shipped in _shipped()]
+        if spec not in names:
+            raise InputError(f"spec: {spec!r} is neither a file nor a shipped sweep; shipped are {', '.join(names)}")
+        path = _SHIPPED / f"{spec}.yaml"
+    for folder in (Path.cwd(), path.resolve().parent):
+        sys.path.insert(0, str(folder))
+    return path, load_sweep(path)
+
+
+def _default_store(sweep: Sweep) -> str:
+    return str(Path("results") / f"{sweep.name}.zarr")
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds < 60 else str(timedelta(seconds=round(seconds)))
+
+
+@contextmanager
+def _writing(target: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"out: {target} cannot be written ({error.strerror or error}); name another place") from error
+
+
+def main(arguments: list[str] | None = None) -> Any:
+    """Run the command line; whatever a user can mend is one line and an exit code."""
+    from pipeline.errors import Interrupted
+
+    try:
+        cli.main(arguments, prog_name="epsweep", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as help_needed:
+        click.echo(help_needed.format_message(), err=True)
+        sys.exit(EXIT_BAD_INPUT)
+    except click.ClickException as error:
+        click.echo(f"epsweep: {' '.join(error.format_message().split())}", err=True)
+        sys.exit(EXIT_BAD_INPUT)
+    except (Interrupted, KeyboardInterrupt, click.Abort):
+        click.echo("epsweep: stopped; finished cells are stored: run the same command to go on", err=True)
+        sys.exit(EXIT_INTERRUPTED)
+    except EpsweepError as error:
+        click.echo(f"epsweep: {error}", err=True)
+        sys.exit(EXIT_BAD_INPUT)
+
+
+if __name__ == "__main__":
+    main()

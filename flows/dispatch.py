@@ -1,0 +1,199 @@
+"""Sends batches to the workers, keeps them supplied, and writes what comes back."""
+
+import json
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from types import FrameType
+from typing import Any
+
+import numpy as np
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect_dask.task_runners import DaskTaskRunner, PrefectDaskFuture
+from threadpoolctl import threadpool_limits
+
+from flows.planning import Batch
+from flows.progress import Tally
+from pipeline.errors import EpsweepError, Interrupted
+from pipeline.experiment import Case, Outcome, describe
+from pipeline.experiments import EXPERIMENTS
+from pipeline.grid import Sweep
+from storage import Writer
+
+_POLL_SECONDS = 0.25
+_LOST_LIMIT = 3
+
+
+@task(name="batch", task_run_name="{label}", cache_policy=NO_CACHE, persist_result=False)
+def compute_batch(label: str, payload: str) -> list[Outcome]:
+    """Compute the cases of a batch on one core.
+
+    Parameters
+    ----------
+    label : str
+        Name of the task run.
+    payload : str
+        The batch as JSON: experiment, settings, axes, and a list of labels a case.
+    """
+    batch = json.loads(payload)
+    experiment = EXPERIMENTS[batch["experiment"]]
+    settings = experiment.settings.model_validate(batch["settings"])
+    cases = [Case(tuple(zip(batch["axes"], labels, strict=True))) for labels in batch["cases"]]
+    with threadpool_limits(1):
+        return list(experiment.run(cases, settings))
+
+
+@dataclass
+class Dispatcher:
+    """One run over a list of batches.
+
+    A batch whose worker died more often than the scheduler allows, or that failed as a whole, is set aside; when
+    nothing else runs, what was set aside is computed one piece at a time and halved until its poisonous cell stands
+    alone, which is then recorded as failed.
+
+    Attributes
+    ----------
+    sweep : Sweep
+    writer : Writer
+    runner : DaskTaskRunner
+        Started.
+    window : int
+        Number of batches that may be submitted at once.
+    tally : Tally
+    on_progress : callable
+        Called after every change and a few times a second.
+    """
+
+    sweep: Sweep
+    writer: Writer
+    runner: DaskTaskRunner
+    window: int
+    tally: Tally
+    on_progress: Callable[[], None]
+
+    def __post_init__(self) -> None:
+        self._arrived: SimpleQueue[PrefectDaskFuture[Any]] = SimpleQueue()
+        self._running: dict[Any, Batch] = {}
+        self._stop = threading.Event()
+        self._lost = 0
+
+    def run(self, batches: Sequence[Batch]) -> None:
+        """Compute batches in order and write their outcomes.
+
+        Raises
+        ------
+        Interrupted
+            After SIGINT or SIGTERM, once what had arrived is written.
+        EpsweepError
+            If the cluster is lost.
+        """
+        waiting, suspects = deque(batches), deque[Batch]()
+        with self._stopping_on_signals():
+            try:
+                while waiting or suspects or self._running:
+                    self._submit(waiting, suspects)
+                    self._collect(waiting, suspects)
+                    self.on_progress()
+                    if self._stop.is_set():
+                        raise Interrupted("stopped")
+            finally:
+                for future in self._running:
+                    future.wrapped_future.cancel(force=True)
+
+    def _submit(self, waiting: deque[Batch], suspects: deque[Batch]) -> None:
+        while waiting and len(self._running) < self.window:
+            self._start(waiting.popleft())
+        if suspects and not waiting and not self._running:
+            self._start(suspects.popleft())
+
+    def _start(self, batch: Batch) -> None:
+        cases = [self.sweep.case(cell).labels for cell in batch.cells]
+        payload = {
+            "experiment": self.sweep.experiment.name,
+            "settings": self.sweep.settings.model_dump(),
+            "axes": [axis for axis, _ in cases[0]],
+            "cases": [[label for _, label in labels] for labels in cases],
+        }
+        label = f"{len(cases)} cells from {self.sweep.case(batch.cells[0])}"
+        future: PrefectDaskFuture[Any] = self.runner.submit(
+            compute_batch, {"label": label[:200], "payload": json.dumps(payload)}
+        )
+        self._running[future] = batch
+        future.wrapped_future.add_done_callback(lambda _: self._arrived.put(future))
+
+    def _collect(self, waiting: deque[Batch], suspects: deque[Batch]) -> None:
+        """Wait for an arrival, take all that are there, and write them together."""
+        cells, outcomes = [], []
+        for future in self._arrivals():
+            batch = self._running.pop(future)
+            alone = not self._running and not waiting
+            try:
+                results = self._result(future)
+            except _ClusterLostBatch:
+                self._lost += 1
+                if self._lost > _LOST_LIMIT:
+                    raise EpsweepError("cluster: the scheduler lost its work; check it and run again") from None
+                waiting.appendleft(batch)
+                continue
+            except Exception as error:
+                if not alone:
+                    suspects.append(batch)
+                    continue
+                if len(batch.cells) > 1:
+                    suspects.extendleft(reversed(batch.halves()))
+                    continue
+                results = [Outcome(None, _blame(error))]
+            cells.append(batch.cells)
+            outcomes.extend(results)
+            self.tally.worked += batch.seconds
+        if cells:
+            self.writer.write(np.concatenate(cells), outcomes)
+            failed = sum(outcome.values is None for outcome in outcomes)
+            self.tally.failed += failed
+            self.tally.done += len(outcomes) - failed
+
+    def _arrivals(self) -> Iterator[PrefectDaskFuture[Any]]:
+        try:
+            yield self._arrived.get(timeout=_POLL_SECONDS)
+            while True:
+                yield self._arrived.get_nowait()
+        except Empty:
+            return
+
+    def _result(self, future: PrefectDaskFuture[Any]) -> list[Outcome]:
+        if future.wrapped_future.status in ("cancelled", "lost"):
+            raise _ClusterLostBatch
+        outcomes: list[Outcome] = future.result()
+        return outcomes
+
+    @contextmanager
+    def _stopping_on_signals(self) -> Iterator[None]:
+        """Turn the first SIGINT or SIGTERM into an orderly stop; leave threads other than the main one alone."""
+
+        def stop(number: int, frame: FrameType | None) -> None:
+            self._stop.set()
+
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+
+class _ClusterLostBatch(Exception):
+    """The scheduler no longer knows a batch."""
+
+
+def _blame(error: Exception) -> str:
+    if type(error).__name__ == "KilledWorker":
+        return "its worker process died each time this cell was computed alone (killed, or out of memory)"
+    return describe(error)

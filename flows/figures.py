@@ -1,0 +1,162 @@
+"""Figures: the median of a quantity against each axis, on logarithmic scales."""
+
+from collections.abc import Iterator, Mapping
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+from pipeline.errors import InputError
+from pipeline.experiment import Experiment, Label
+from storage.curves import TRIALS, median_curves
+
+_PANEL_INCHES = (3.6, 2.9)
+_MOST_PANELS = 24
+_MARKERS = "osD^vP*X"
+# Okabe and Ito's colours, which most colour-blind readers can tell apart.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
+
+
+def plot_curves(ds: xr.Dataset, experiment: Experiment, out: str | Path, at: Mapping[str, Label]) -> list[Path]:
+    """Draw the main quantity against every integer axis that has more than one label.
+
+    One panel a combination of names (function and sampling), one line a method with the range of its trials as a
+    band; the axes that are not drawn are held at the labels of `at`, or at the middle of those with most medians.
+
+    Parameters
+    ----------
+    ds : xarray.Dataset
+        Results, as `open_results` returns them.
+    experiment : Experiment
+    out : str or Path
+        Folder for the PNG and SVG files; created if it does not exist.
+    at : mapping of str to label
+        Labels at which axes are held.
+
+    Returns
+    -------
+    list of Path
+        The PNG files.
+
+    Raises
+    ------
+    InputError
+        If `at` names no axis or label of the results, or there is no complete curve to draw.
+    """
+    for axis, label in at.items():
+        if axis not in ds.dims:
+            raise InputError(f"at: {axis!r} is not an axis; use one of {', '.join(map(str, ds.dims))}")
+        if label not in ds[axis].values.tolist():
+            raise InputError(f"at: {axis} = {label} is not in the store; it has {ds[axis].values.tolist()}")
+    curves = median_curves(ds, experiment.main)
+    numeric = [axis.name for axis in experiment.axes if axis.kind is int and axis.name != TRIALS]
+    out = Path(out)
+    written: list[Path] = []
+    for axis in numeric:
+        if curves.sizes[axis] > 1 and axis not in at:
+            held = _held_labels(curves, experiment, axis, [other for other in numeric if other != axis], at)
+            if held is not None:
+                written.append(_draw(curves.sel(held), experiment, axis, held, out))
+    if not written:
+        raise InputError("plot: no curve has two complete medians; run the sweep to its end first")
+    return written
+
+
+def _held_labels(
+    curves: xr.Dataset, experiment: Experiment, axis: str, others: list[str], at: Mapping[str, Label]
+) -> dict[str, Label] | None:
+    """Labels of the other axes with the most medians along an axis, nearest the middle; None if there is no curve."""
+    there = curves[experiment.main].notnull()
+    along = there.any([dim for dim in there.dims if dim not in (axis, *others)])
+    counts = along.sum(axis) + there.sum([dim for dim in there.dims if dim not in others]) / (there.size + 1)
+    counts = counts.sel({other: [label] for other, label in at.items() if other in others}).transpose(*others)
+    best: tuple[float, float] | None = None
+    held: dict[str, Label] | None = None
+    for index in product(*(range(counts.sizes[other]) for other in others)):
+        off_middle = sum(abs(2 * i + 1 - counts.sizes[other]) for i, other in zip(index, others, strict=True))
+        score = (float(counts.values[index]), -off_middle)
+        if score[0] >= 2 and (best is None or score > best):
+            best = score
+            held = {other: int(counts[other].values[i]) for i, other in zip(index, others, strict=True)}
+    return held
+
+
+def _draw(curves: xr.Dataset, experiment: Experiment, axis: str, held: Mapping[str, Label], out: Path) -> Path:
+    names = [name.name for name in experiment.axes if name.kind is str]
+    *panel_axes, line_axis = names
+    panels = [labels for labels in _combinations(curves, panel_axes) if _has_curve(curves.sel(labels), experiment)]
+    columns = min(len(panels), curves.sizes[panel_axes[-1]] if len(panel_axes) > 1 else 3)
+    rows = -(-len(panels[:_MOST_PANELS]) // columns)
+    with mpl.rc_context({"font.size": 9, "axes.titlesize": 9, "svg.fonttype": "none", "svg.hashsalt": "epsweep"}):
+        figure = Figure(figsize=(columns * _PANEL_INCHES[0], rows * _PANEL_INCHES[1] + 0.9), layout="constrained")
+        grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
+        for panel, labels in zip(grid.flat, panels, strict=False):
+            _draw_panel(panel, curves.sel(labels), experiment, axis, line_axis)
+            panel.set_title(", ".join(str(label) for label in labels.values()))
+        for panel in grid.flat[len(panels) :]:
+            panel.set_axis_off()
+        _label_axes(grid, curves, axis, experiment)
+        trials = int(curves["trials"].max())
+        fixed = ", ".join(f"{name} = {label}" for name, label in held.items())
+        dropped = f" (first {_MOST_PANELS} of {len(panels)} panels)" if len(panels) > _MOST_PANELS else ""
+        figure.suptitle(f"median and range of {trials} trials at {fixed}{dropped}", fontsize=10)
+        handles, texts = grid.flat[0].get_legend_handles_labels()
+        figure.legend(handles, texts, loc="outside lower center", ncols=max(1, min(len(texts), 3 * columns // 2)))
+        out.mkdir(parents=True, exist_ok=True)
+        path = out / f"{experiment.main}-against-{axis}.png"
+        figure.savefig(path, dpi=160)
+        figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
+    return path
+
+
+def _combinations(curves: xr.Dataset, axes: list[str]) -> Iterator[dict[str, Any]]:
+    for labels in product(*(curves[axis].values.tolist() for axis in axes)):
+        yield dict(zip(axes, labels, strict=True))
+
+
+def _has_curve(curves: xr.Dataset, experiment: Experiment) -> bool:
+    return bool(curves[experiment.main].notnull().any())
+
+
+def _draw_panel(panel: Axes, curves: xr.Dataset, experiment: Experiment, axis: str, line_axis: str) -> None:
+    main = experiment.main
+    x = curves[axis].values
+    for position, label in enumerate(curves[line_axis].values.tolist()):
+        line = curves.sel({line_axis: label})
+        colour, marker = _COLOURS[position % len(_COLOURS)], _MARKERS[position % len(_MARKERS)]
+        there = line[main].notnull().values
+        panel.plot(x[there], line[main].values[there], color=colour, marker=marker, markersize=3.5, label=label)
+        low, high = (line[f"{main}_{suffix}"].values[there] for suffix in ("min", "max"))
+        panel.fill_between(x[there], low, high, color=colour, alpha=0.2, linewidth=0)
+    if "lower_bound" in curves:
+        bound = curves["lower_bound"].max(line_axis)
+        there = (bound > 0).values
+        panel.plot(x[there], bound.values[there], color="0.4", linestyle=":", label="certified lower bound")
+    panel.set_xscale("log")
+    panel.set_yscale("log")
+    panel.grid(which="major", color="0.88", linewidth=0.6)
+
+
+def _label_axes(grid: Any, curves: xr.Dataset, axis: str, experiment: Experiment) -> None:
+    descriptions = {each.name: each.description for each in experiment.axes}
+    for panel in grid[-1]:
+        panel.set_xlabel(f"{descriptions[axis]} {axis}")
+    for panel in grid[:, 0]:
+        panel.set_ylabel("relative error ε" if experiment.main == "epsilon" else experiment.main)
+    for panel in grid.flat:
+        low, high = panel.get_xlim()
+        if high / low < 100:  # a decade or two: label 1, 2 and 5 in plain numbers
+            panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        panel.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        panel.xaxis.set_minor_formatter(NullFormatter())
+        low, high = panel.get_ylim()
+        if 0 < low and high / low < 100:
+            panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            panel.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+            panel.yaxis.set_minor_formatter(NullFormatter())

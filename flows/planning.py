@@ -1,0 +1,145 @@
+"""From the cells that are pending to batches for the workers."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.errors import InputError
+from pipeline.experiment import Case
+from pipeline.grid import Sweep
+
+BATCH_SECONDS = 60.0
+_BATCHES_A_THREAD = 8
+_SHORTEST_BATCH = 0.5
+_PROCESS_BYTES = 300e6
+
+Cells = npt.NDArray[np.intp]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Cells that one task computes, neighbours sharing their matrix.
+
+    Attributes
+    ----------
+    cells : ndarray of shape (number of cells, number of axes)
+        Indices into the box of the sweep.
+    seconds : float
+        Predicted computing time on one core.
+    """
+
+    cells: Cells
+    seconds: float
+
+    def halves(self) -> tuple["Batch", "Batch"]:
+        """Split in two, in order."""
+        middle = len(self.cells) // 2
+        share = self.seconds * middle / len(self.cells)
+        return Batch(self.cells[:middle], share), Batch(self.cells[middle:], self.seconds - share)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The work that is left of a sweep.
+
+    Attributes
+    ----------
+    batches : list of Batch
+        Longest first.
+    cells, matrices : int
+    seconds : float
+        Predicted computing time on one core.
+    peak_memory : float
+        Predicted for one worker process, in bytes.
+    largest : Case or None
+        The case that needs it.
+    """
+
+    batches: list[Batch]
+    cells: int
+    matrices: int
+    seconds: float
+    peak_memory: float
+    largest: Case | None
+
+    def wall_seconds(self, threads: int) -> float:
+        """Predicted time on a number of worker threads, start-up aside."""
+        longest = max((batch.seconds for batch in self.batches), default=0.0)
+        return max(self.seconds / threads, longest)
+
+    def require_memory(self, limit: float) -> None:
+        """Raise InputError if a case cannot fit into a worker of `limit` bytes."""
+        if self.peak_memory > limit:
+            raise InputError(
+                f"grid: a case needs {self.peak_memory / 2**30:.1f} GiB and a worker has {limit / 2**30:.1f} GiB "
+                f"({self.largest}); lower n, or give fewer and larger workers"
+            )
+
+
+def make_plan(sweep: Sweep, todo: npt.NDArray[np.bool_], threads: int) -> Plan:
+    """Group cells that share a matrix into batches of similar predicted time.
+
+    A batch lasts about a minute, less where the sweep is too short to keep every thread busy with several; a matrix
+    with more work than that is generated again for each of its batches.
+
+    Parameters
+    ----------
+    sweep : Sweep
+    todo : ndarray of bool
+        The pending cells within the box of the sweep.
+    threads : int
+        Number of worker threads to keep busy.
+    """
+    cells = np.argwhere(todo)
+    if not len(cells):
+        return Plan([], 0, 0, 0.0, 0.0, None)
+    experiment = sweep.experiment
+    shared = [position for position, axis in enumerate(experiment.axes) if axis.name in experiment.shared]
+    sizes = [todo.shape[position] for position in shared]
+    _, first, group = np.unique(
+        np.ravel_multi_index(tuple(cells[:, shared].T), sizes), return_index=True, return_inverse=True
+    )
+    prepare = experiment.prepare_cost(sweep.columns(cells[first]), sweep.settings)
+    evaluate = experiment.evaluate_cost(sweep.columns(cells), sweep.settings)
+    memory = prepare.memory[group] + evaluate.memory + _PROCESS_BYTES
+    total = float(prepare.seconds.sum() + evaluate.seconds.sum())
+    target = float(np.clip(total / (threads * _BATCHES_A_THREAD), _SHORTEST_BATCH, BATCH_SECONDS))
+    order = np.argsort(group, kind="stable")
+    members = np.split(cells[order], np.flatnonzero(np.diff(group[order])) + 1)
+    work = np.bincount(group, evaluate.seconds)
+    pieces = [
+        piece
+        for index in range(len(members))
+        for piece in _pieces(members[index], float(prepare.seconds[index]), float(work[index]), target)
+    ]
+    largest = int(memory.argmax())
+    return Plan(
+        _pack(pieces, target), len(cells), len(members), total, float(memory[largest]), sweep.case(cells[largest])
+    )
+
+
+def _pieces(cells: Cells, prepare: float, work: float, target: float) -> list[Batch]:
+    """Split the cells of one matrix where they last longer than a batch and its preparation is worth repeating."""
+    count = min(len(cells), max(1, round(work / max(target, 4 * prepare))))
+    return [Batch(part, prepare + work * len(part) / len(cells)) for part in np.array_split(cells, count)]
+
+
+def _pack(pieces: list[Batch], target: float) -> list[Batch]:
+    """Join short pieces until they reach the target; longest batches first."""
+    batches: list[Batch] = []
+    joined: list[Batch] = []
+    seconds = 0.0
+    for piece in sorted(pieces, key=lambda piece: -piece.seconds):
+        joined.append(piece)
+        seconds += piece.seconds
+        if seconds >= target:
+            batches.append(_join(joined))
+            joined, seconds = [], 0.0
+    if joined:
+        batches.append(_join(joined))
+    return sorted(batches, key=lambda batch: -batch.seconds)
+
+
+def _join(pieces: list[Batch]) -> Batch:
+    return Batch(np.concatenate([piece.cells for piece in pieces]), sum(piece.seconds for piece in pieces))

@@ -1,0 +1,93 @@
+"""Array types and the interface of a matrix that is made where it is needed."""
+
+from collections.abc import Iterator
+from typing import Any, Protocol, TypeAlias, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.errors import InputError
+
+FloatArray: TypeAlias = npt.NDArray[np.float64]
+RealArray: TypeAlias = npt.NDArray[Any]
+"""Single or double precision."""
+
+BLOCK_BYTES = 32 * 2**20
+"""Size of the row blocks in which passes over a matrix are made, in bytes."""
+
+
+@runtime_checkable
+class BlockMatrix(Protocol):
+    """A real matrix known by its shape and by any block of its entries."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Number of rows and columns."""
+        ...
+
+    def block(self, rows: slice, cols: slice) -> FloatArray:
+        """Entries of a contiguous row and column range."""
+        ...
+
+
+Matrix: TypeAlias = FloatArray | BlockMatrix
+
+
+def row_blocks(matrix: Matrix) -> Iterator[tuple[slice, FloatArray]]:
+    """Go through a matrix in row blocks of at most `BLOCK_BYTES`.
+
+    The block boundaries depend on the number of columns alone, so sums over blocks are reproducible.
+    """
+    n_rows, n_cols = matrix.shape
+    step = max(256, BLOCK_BYTES // (8 * max(n_cols, 1)) // 256 * 256)
+    for start in range(0, n_rows, step):
+        rows = slice(start, min(start + step, n_rows))
+        yield rows, matrix[rows] if isinstance(matrix, np.ndarray) else matrix.block(rows, slice(0, n_cols))
+
+
+def as_matrix(values: npt.ArrayLike) -> FloatArray:
+    """Convert to a two-dimensional float64 array of finite entries.
+
+    Raises
+    ------
+    InputError
+        If the values are not a real, finite, non-empty two-dimensional array.
+    """
+    array = np.asarray(values)
+    if array.ndim != 2 or 0 in array.shape:
+        raise InputError(f"matrix: shape {array.shape} is not that of a non-empty matrix; pass a 2-D array")
+    if array.dtype.kind not in "fiub":
+        raise InputError(f"matrix: dtype {array.dtype} is not real; pass real numbers")
+    array = array.astype(np.float64, copy=False)
+    check_finite(array, "matrix")
+    return array
+
+
+def check_finite(array: FloatArray, name: str) -> None:
+    """Raise InputError naming the first entry that is NaN or infinite."""
+    finite = np.isfinite(array)
+    if not finite.all():
+        i, j = np.argwhere(~finite)[0]
+        raise InputError(f"{name}: entry [{i}, {j}] is {array[i, j]}; every entry must be finite")
+
+
+def max_norm(matrix: Matrix) -> float:
+    """Return the largest absolute value of an entry, ‖F‖_max."""
+    return max(float(np.abs(block).max()) for _, block in row_blocks(matrix))
+
+
+def max_error(matrix: Matrix, left: FloatArray, right: FloatArray) -> float:
+    """Return max |F − left @ right.T| in float64.
+
+    Parameters
+    ----------
+    matrix : array or BlockMatrix of shape (n1, n2)
+    left : ndarray of shape (n1, r)
+    right : ndarray of shape (n2, r)
+    """
+    worst = 0.0
+    for rows, block in row_blocks(matrix):
+        residual = left[rows] @ right.T
+        residual -= block
+        worst = max(worst, float(residual.max()), -float(residual.min()))
+    return worst

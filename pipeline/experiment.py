@@ -1,0 +1,179 @@
+"""What an experiment is: axes, quantities, how a case is computed and what it costs.
+
+Grid, store, flow and plots know experiments only through this description; adding one is one file in
+`pipeline.experiments`.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from time import perf_counter
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel
+
+Label: TypeAlias = str | int
+Columns: TypeAlias = Mapping[str, npt.NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One parameter of a sweep and one dimension of its store.
+
+    Attributes
+    ----------
+    name : str
+        Name of the dimension.
+    kind : type
+        `str` or `int`.
+    description : str
+        What it means, for attributes and help.
+    key : str
+        Key in a spec.
+    least : int
+        Smallest integer label.
+    check : callable, optional
+        Raises InputError for a text label that is not known.
+    """
+
+    name: str
+    kind: type[str] | type[int]
+    description: str
+    key: str
+    least: int = 1
+    check: Callable[[str], object] | None = None
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """One value that a case yields.
+
+    Attributes
+    ----------
+    name, long_name, units : str
+    dtype : str
+        NumPy type in the store; floating-point quantities are NaN and integers −1 where not done.
+    """
+
+    name: str
+    long_name: str
+    units: str = "1"
+    dtype: str = "float64"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One cell of a sweep: a label on every axis."""
+
+    labels: tuple[tuple[str, Label], ...]
+
+    def __getitem__(self, axis: str) -> Any:
+        """Label on an axis."""
+        return dict(self.labels)[axis]
+
+    def __str__(self) -> str:
+        """Labels as ``axis=label`` in order."""
+        return ", ".join(f"{axis}={label}" for axis, label in self.labels)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a case: its values, or the message of its failure."""
+
+    values: Mapping[str, float] | None
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Predicted cost of cases on one core.
+
+    Attributes
+    ----------
+    seconds : ndarray
+    memory : ndarray
+        Peak, in bytes.
+    """
+
+    seconds: npt.NDArray[np.float64]
+    memory: npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A kind of sweep.
+
+    Attributes
+    ----------
+    name, summary : str
+    revision : int
+        Raised when the same spec would give other values; part of a store's identity.
+    axes : tuple of Axis
+    shared : tuple of str
+        Axes that fix what is prepared once for many cases (the matrix).
+    quantities : tuple of Quantity
+    main : str
+        The quantity that curves and figures show.
+    settings : type of a pydantic model
+        Groups of settings, one field a group.
+    settings_used : callable
+        Maps the labels of each axis to the names of the groups that influence their values.
+    constraints : tuple of (str, str)
+        Predicates that every case must meet, each with the remedy to print.
+    prepare : callable
+        Maps (a case, settings) to what its group shares.
+    evaluate : callable
+        Maps (what is shared, a case, settings) to values by quantity name.
+    prepare_cost, evaluate_cost : callable
+        Predict the costs of both for arrays of labels.
+    """
+
+    name: str
+    summary: str
+    revision: int
+    axes: tuple[Axis, ...]
+    shared: tuple[str, ...]
+    quantities: tuple[Quantity, ...]
+    main: str
+    settings: type[BaseModel]
+    settings_used: Callable[[Mapping[str, Sequence[Label]]], set[str]]
+    constraints: tuple[tuple[str, str], ...]
+    prepare: Callable[[Case, Any], Any]
+    evaluate: Callable[[Any, Case, Any], Mapping[str, float]]
+    prepare_cost: Callable[[Columns, Any], Cost]
+    evaluate_cost: Callable[[Columns, Any], Cost]
+
+    def run(self, cases: Sequence[Case], settings: BaseModel) -> Iterator[Outcome]:
+        """Compute cases in order; neighbours that share a matrix share its preparation.
+
+        A case that raises or yields a value that is not finite becomes a failed outcome; the others go on.
+        """
+        for _, group in groupby(cases, key=lambda case: tuple(case[axis] for axis in self.shared)):
+            members = list(group)
+            started = perf_counter()
+            try:
+                shared = self.prepare(members[0], settings)
+            except Exception as error:
+                yield from (Outcome(None, describe(error)) for _ in members)
+                continue
+            share = (perf_counter() - started) / len(members)
+            for case in members:
+                yield self._outcome(shared, case, settings, share)
+
+    def _outcome(self, shared: Any, case: Case, settings: BaseModel, share: float) -> Outcome:
+        """Compute one case; `seconds` includes its share of the preparation."""
+        started = perf_counter()
+        try:
+            values = dict(self.evaluate(shared, case, settings))
+        except Exception as error:
+            return Outcome(None, describe(error))
+        if bad := [name for name, value in values.items() if not np.isfinite(value)]:
+            return Outcome(None, f"{bad[0]} is {values[bad[0]]}; every value must be finite")
+        return Outcome({**values, "seconds": perf_counter() - started + share})
+
+
+def describe(error: BaseException) -> str:
+    """One line for an error: its type and its message."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:500]

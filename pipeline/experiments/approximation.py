@@ -1,0 +1,141 @@
+"""The approximation experiment: the smallest known max-norm error at given rank."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict
+
+from pipeline.approximation import get_method
+from pipeline.arrays import Matrix, max_error, max_norm
+from pipeline.certificates import tail_bound
+from pipeline.errors import InputError
+from pipeline.experiment import Axis, Case, Columns, Cost, Experiment, Label, Quantity
+from pipeline.functions import get_function
+from pipeline.matrix import function_matrix
+from pipeline.projections import APSettings
+from pipeline.sampling import get_sampling
+from pipeline.svd import Decompositions, SVDSettings
+
+_STORED_BYTES = 2 * 2**30  # larger matrices are made anew in each pass
+
+# Predicted times: rates of one core of a 2026 server, in operations a second.
+_PRODUCT_RATE = 30e9
+_SVD_RATE = 9e9
+_ELEMENTS_PER_SECOND = 2.5e8
+_PROJECTIONS = 900
+_OVERHEAD_SECONDS = 4e-4
+
+Floats = npt.NDArray[np.float64]
+
+
+class ApproximationSettings(BaseModel):
+    """Settings of every method."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    svd: SVDSettings = SVDSettings()
+    ap: APSettings = APSettings()
+
+
+@dataclass(frozen=True)
+class _Shared:
+    """A matrix with its max norm and decompositions."""
+
+    matrix: Matrix
+    norm: float
+    decompositions: Decompositions
+
+
+def _prepare(case: Case, settings: ApproximationSettings) -> _Shared:
+    generated = function_matrix(case["function"], case["sampling"], case["m"], case["n"], case["seed"])
+    stored = 8 * case["n"] ** 2 <= _STORED_BYTES
+    matrix: Matrix = generated.to_numpy() if stored else generated
+    norm = max_norm(matrix)
+    if norm == 0:
+        raise InputError(f"function {case['function']}: the matrix is zero, so a relative error has no meaning")
+    return _Shared(matrix, norm, Decompositions(matrix, settings.svd, case["seed"]))
+
+
+def _evaluate(shared: _Shared, case: Case, settings: ApproximationSettings) -> Mapping[str, float]:
+    method, rank = case["method"], case["r"]
+    factors = get_method(method).find(shared.decompositions, rank, getattr(settings, method), case["seed"])
+    return {
+        "epsilon": max_error(shared.matrix, factors.left, factors.right) / shared.norm,
+        "lower_bound": tail_bound(shared.decompositions.for_bound(), rank) / shared.norm,
+        "max_norm": shared.norm,
+        "iterations": factors.iterations,
+    }
+
+
+def _as_floats(columns: Columns, *names: str) -> list[Floats]:
+    return [columns[name].astype(np.float64) for name in names]
+
+
+def _uses_lapack(n: Floats, r: Floats, settings: ApproximationSettings) -> npt.NDArray[np.bool_]:
+    pairs, where = np.unique(np.stack([n, r]), axis=1, return_inverse=True)
+    used = np.array([settings.svd.uses_lapack(int(size), int(rank)) for size, rank in pairs.T], dtype=bool)
+    return used[where.ravel()]
+
+
+def _prepare_cost(columns: Columns, settings: ApproximationSettings) -> Cost:
+    m, n = _as_floats(columns, "m", "n")
+    generate = _OVERHEAD_SECONDS + n * n * (2 * m / _PRODUCT_RATE + 4 / _ELEMENTS_PER_SECOND) + n * m * 4e-8
+    side = np.where(_uses_lapack(n, np.ones_like(n), settings), n, settings.svd.dense_limit)
+    memory = np.minimum(8 * n * n, _STORED_BYTES) + 16 * n * m + 60 * side * side
+    return Cost(generate + 22 * side**3 / _SVD_RATE, memory)
+
+
+def _evaluate_cost(columns: Columns, settings: ApproximationSettings) -> Cost:
+    n, r = _as_floats(columns, "n", "r")
+    dense = _uses_lapack(n, r, settings)
+    seconds = 2e-4 + n * n * (2 * r / _PRODUCT_RATE + 1 / _ELEMENTS_PER_SECOND)
+    width = np.array([settings.svd.sketch_width(int(rank)) for rank in r.ravel()], dtype=np.float64)
+    passes = 2 + 2 * settings.svd.power_iterations
+    is_svd = columns["method"] == "svd"
+    seconds += np.where(is_svd & ~dense, passes * 2 * n * n * width / _PRODUCT_RATE, 0.0)
+    halved = 2 if settings.ap.precision == "single" else 1
+    step = n * n * (6 * r / _PRODUCT_RATE + 1 / _ELEMENTS_PER_SECOND) / halved + 8 * n * r * r / _SVD_RATE + 5e-5
+    if settings.ap.projection == "exact":
+        step = 22 * n**3 / _SVD_RATE / halved
+    seconds += np.where(columns["method"] == "ap", _PROJECTIONS * step, 0.0)
+    held = np.minimum(8 * n * n, _STORED_BYTES)
+    memory = np.where(columns["method"] == "ap", 40 * n * n, held + 48 * n * width)
+    return Cost(seconds, memory)
+
+
+def _settings_used(labels: Mapping[str, Sequence[Label]]) -> set[str]:
+    return {"svd", *map(str, labels["method"])}  # the lower bound rests on the decomposition
+
+
+APPROXIMATION = Experiment(
+    name="approximation",
+    summary="relative max-norm error of rank-r approximations",
+    revision=1,
+    axes=(
+        Axis("function", str, "generating function", "function", check=get_function),
+        Axis("sampling", str, "sampling scheme", "sampling", check=get_sampling),
+        Axis("m", int, "latent dimension", "m"),
+        Axis("n", int, "matrix size", "n"),
+        Axis("r", int, "rank of the approximation", "r"),
+        Axis("method", str, "approximation method", "method", check=get_method),
+        Axis("seed", int, "trial number", "seeds", least=0),
+    ),
+    shared=("function", "sampling", "m", "n", "seed"),
+    quantities=(
+        Quantity("epsilon", "relative max-norm error max|F - G| / max|F|, an upper bound of the best possible"),
+        Quantity("lower_bound", "certified lower bound of the best possible relative max-norm error"),
+        Quantity("max_norm", "largest absolute entry of F"),
+        Quantity("iterations", "steps of the method", dtype="int32"),
+        Quantity("seconds", "computing time, with a share of the matrix and its decomposition", units="s"),
+    ),
+    main="epsilon",
+    settings=ApproximationSettings,
+    settings_used=_settings_used,
+    constraints=(("r <= n", "lower r, raise n, or add 'where: r <= n'"),),
+    prepare=_prepare,
+    evaluate=_evaluate,
+    prepare_cost=_prepare_cost,
+    evaluate_cost=_evaluate_cost,
+)

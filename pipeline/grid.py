@@ -1,0 +1,328 @@
+"""The sweep model: a YAML specification, validated, and the grid of cases that it declares."""
+
+import difflib
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, Literal, cast
+
+import numpy as np
+import numpy.typing as npt
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
+
+from pipeline.errors import InputError
+from pipeline.experiment import Axis, Case, Experiment, Label
+from pipeline.experiments import EXPERIMENTS
+from pipeline.predicates import Predicate
+
+MAX_CELLS = 20_000_000
+_MAX_SPEC_BYTES = 1_000_000
+_MAX_LABELS = 100_000
+_MAX_INTEGER = 2**31 - 1
+
+Labels = dict[str, tuple[Label, ...]]
+Mask = npt.NDArray[np.bool_]
+
+
+class Range(BaseModel):
+    """Evenly spaced integers, on a linear or logarithmic scale; both ends belong to it."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    start: Annotated[int, Field(alias="from", ge=0, le=_MAX_INTEGER)]
+    stop: Annotated[int, Field(alias="to", ge=0, le=_MAX_INTEGER)]
+    count: Annotated[int, Field(ge=2, le=_MAX_LABELS)]
+    scale: Literal["linear", "log"] = "linear"
+
+    def labels(self) -> list[int]:
+        """Round to integers; labels that coincide on the logarithmic scale appear once."""
+        if self.stop <= self.start:
+            raise ValueError(f"to: {self.stop} is not greater than from: {self.start}")
+        if self.count > self.stop - self.start + 1:
+            available = self.stop - self.start + 1
+            raise ValueError(f"count: {self.count} is more than the {available} integers from {self.start} on")
+        if self.scale == "log" and self.start == 0:
+            raise ValueError("from: 0 has no logarithm; start at 1 or use scale: linear")
+        space = np.geomspace if self.scale == "log" else np.linspace
+        return [int(label) for label in np.unique(np.rint(space(self.start, self.stop, self.count)))]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A validated specification and its grid.
+
+    Attributes
+    ----------
+    name : str
+    experiment : Experiment
+    settings : pydantic model
+        All settings of the experiment, defaults filled in.
+    labels : dict of str to tuple
+        Labels of each axis: the smallest box that holds every block, in the order of the axes.
+    wanted : ndarray of bool, one dimension an axis
+        The cases of the sweep within that box.
+    text : str
+        The specification as it was written.
+    """
+
+    name: str
+    experiment: Experiment
+    settings: BaseModel
+    labels: Labels
+    wanted: Mask
+    text: str
+
+    @property
+    def used_settings(self) -> dict[str, dict[str, object]]:
+        """The groups of settings that influence the values of this sweep."""
+        groups = sorted(self.experiment.settings_used(self.labels))
+        return {group: getattr(self.settings, group).model_dump() for group in groups}
+
+    def columns(self, cells: npt.NDArray[np.intp]) -> dict[str, npt.NDArray[Any]]:
+        """Labels of cells given by their indices, shape (number of cells, number of axes)."""
+        return {
+            axis: np.array(labels)[cells[:, position]] for position, (axis, labels) in enumerate(self.labels.items())
+        }
+
+    def case(self, cell: Iterable[int]) -> Case:
+        """The case at the given index of each axis."""
+        return Case(tuple((axis, labels[i]) for (axis, labels), i in zip(self.labels.items(), cell, strict=True)))
+
+
+def load_sweep(path: str | Path) -> Sweep:
+    """Read and validate a specification file.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read or the specification is not valid; the message names the field.
+    """
+    path = Path(path)
+    try:
+        if path.stat().st_size > _MAX_SPEC_BYTES:
+            raise InputError(f"{path}: larger than {_MAX_SPEC_BYTES} bytes; a spec is a short text file")
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); name a YAML file or a shipped sweep") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: is not UTF-8 text ({error.reason}); name a YAML file") from error
+    try:
+        return parse_sweep(text)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error.__cause__
+
+
+def parse_sweep(text: str) -> Sweep:
+    """Validate a specification given as YAML text.
+
+    Raises
+    ------
+    InputError
+        If it is not valid; the message names the field, the value and the remedy.
+
+    Examples
+    --------
+    >>> sweep = parse_sweep('''
+    ... name: tiny
+    ... experiment: approximation
+    ... grid:
+    ...   - {function: [gaussian], sampling: [ball-symmetric], m: [2], n: [40], r: [2, 4], method: [svd], seeds: 3}
+    ... ''')
+    >>> int(sweep.wanted.sum())
+    6
+    """
+    document = _parse_yaml(text)
+    experiment = _experiment_of(document)
+    model = _spec_model(experiment)
+    try:
+        spec: Any = model.model_validate(document)
+    except ValidationError as error:
+        raise InputError(_explain(error, model)) from error
+    labels, wanted = _grid(spec.grid, experiment)
+    return Sweep(spec.name, experiment, spec.settings, labels, wanted, text)
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """Safe YAML that refuses a key given twice in one mapping."""
+
+
+def _unique_mapping(loader: _UniqueKeyLoader, node: yaml.MappingNode) -> dict[object, object]:
+    seen: set[object] = set()
+    for key_node, _ in node.value:
+        key = key_node.value
+        if key in seen and isinstance(key, str):
+            raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} is given twice", key_node.start_mark)
+        seen.add(key if isinstance(key, str) else id(key_node))
+    return loader.construct_mapping(node, deep=True)
+
+
+_UniqueKeyLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique_mapping)
+
+
+def _parse_yaml(text: str) -> dict[object, object]:
+    try:
+        document = yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506 (a SafeLoader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        place = f"line {mark.line + 1}, column {mark.column + 1}" if mark else "the text"
+        raise InputError(f"{place}: {error.problem}; the spec must be valid YAML") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise InputError(f"not valid YAML ({' '.join(str(error).split())[:200]})") from error
+    if not isinstance(document, dict):
+        kind = "empty" if document is None else f"a {type(document).__name__}"
+        raise InputError(f"the spec is {kind}; give a mapping with the keys name, experiment and grid")
+    return document
+
+
+def _experiment_of(document: Mapping[object, object]) -> Experiment:
+    name = document.get("experiment", "approximation")
+    if not isinstance(name, str) or name not in EXPERIMENTS:
+        raise InputError(f"experiment: {name!r} is not known; use one of {', '.join(EXPERIMENTS)}")
+    return EXPERIMENTS[name]
+
+
+def _spec_model(experiment: Experiment) -> type[BaseModel]:
+    """Make the pydantic model of a specification for one experiment."""
+    strict = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
+    kinds: dict[str, type] = {axis.name: axis.kind for axis in experiment.axes}
+    axes: dict[str, Any] = {
+        axis.key: (Annotated[tuple[Any, ...], BeforeValidator(partial(_expand, axis))], ...)
+        for axis in experiment.axes
+    }
+    where = Annotated[Predicate | None, BeforeValidator(partial(_parse_where, kinds))]
+    block = create_model("Block", __config__=strict, where=(where, None), **axes)
+    return create_model(
+        "Spec",
+        __config__=strict,
+        name=(Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")], ...),
+        experiment=(str, experiment.name),
+        settings=(experiment.settings, experiment.settings()),
+        grid=(Annotated[list[block], Field(min_length=1, max_length=1000)], ...),  # type: ignore[valid-type]
+    )
+
+
+def _parse_where(kinds: Mapping[str, type], value: object) -> Predicate | None:
+    """Parse a skip predicate."""
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r} is not a text; write an expression such as 'r <= n / 2'")
+    try:
+        return Predicate(value, kinds)
+    except InputError as error:
+        raise ValueError(str(error)) from error
+
+
+def _expand(axis: Axis, value: object) -> tuple[Label, ...]:
+    """Labels of an axis from a list, a range, or for seeds a count."""
+    if isinstance(value, dict):
+        if axis.kind is str:
+            raise ValueError(f"{value!r} is a range, which is for integers; list the labels")
+        try:
+            value = Range.model_validate(value).labels()
+        except ValidationError as error:
+            raise ValueError(_explain(error, Range)) from error
+    elif axis.key == "seeds" and isinstance(value, int) and not isinstance(value, bool):
+        if not 1 <= value <= _MAX_LABELS:
+            raise ValueError(f"{value} trials; give a count of at least 1, or a list of trial numbers")
+        value = list(range(value))
+    if not isinstance(value, list):
+        raise ValueError(f"{value!r} is not a list; write [{value}]")
+    if not 0 < len(value) <= _MAX_LABELS:
+        problem = "is empty; give at least one label" if not value else f"has more than {_MAX_LABELS} labels"
+        raise ValueError(f"the list {problem}")
+    for position, label in enumerate(value):
+        _check_label(axis, label, f"item {position}: ")
+    if len(set(value)) < len(value):
+        twice = next(label for position, label in enumerate(value) if label in value[:position])
+        raise ValueError(f"{twice!r} is listed twice; name each label once")
+    return tuple(value)
+
+
+def _check_label(axis: Axis, label: object, place: str) -> None:
+    if type(label) is not axis.kind:
+        wanted = "an integer; write it in digits, such as 1000" if axis.kind is int else "a text; write a name"
+        raise ValueError(f"{place}{label!r} is not {wanted}")
+    if isinstance(label, int) and not axis.least <= label <= _MAX_INTEGER:
+        raise ValueError(f"{place}{label} is not between {axis.least} and {_MAX_INTEGER}")
+    if isinstance(label, str) and axis.check is not None:
+        try:
+            axis.check(label)
+        except InputError as error:
+            raise ValueError(str(error).removeprefix(f"{axis.key}: ")) from error
+
+
+def _explain(error: ValidationError, model: type[BaseModel]) -> str:
+    """State the first problem in one line: path, value, remedy."""
+    first = min(error.errors(), key=lambda problem: problem["type"] == "missing")  # a misspelt key comes first
+    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).lstrip(".")
+    value = " ".join(repr(first["input"]).split())[:80]
+    if first["type"] == "missing":
+        message = "is missing; add it"
+    elif first["type"] == "extra_forbidden":
+        known = _keys_beside(model, first["loc"])
+        near = difflib.get_close_matches(str(first["loc"][-1]), known, 1)
+        remedy = f"did you mean {near[0]}?" if near else f"use one of {', '.join(known)}"
+        message = f"is not a known key; {remedy}"
+    elif first["type"] == "value_error":
+        message = first["msg"].removeprefix("Value error, ")
+    elif first["type"] == "string_pattern_mismatch":
+        message = f"{value} will not do; use letters, digits, '.', '_' and '-', starting with a letter or digit"
+    else:
+        message = f"{value} will not do: {first['msg'][0].lower()}{first['msg'][1:]}"
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    return f"{path}: {message}{more}" if path else f"{message}{more}"
+
+
+def _keys_beside(model: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
+    """Keys that a mapping of the model may have, at the place of the last part of a path."""
+    for part in path[:-1]:
+        if isinstance(part, str):
+            annotation = model.model_fields[part].annotation
+            inner = getattr(annotation, "__args__", (annotation,))[0]
+            model = cast("type[BaseModel]", inner)
+    return [field.alias or name for name, field in model.model_fields.items()]
+
+
+def _grid(blocks: Sequence[Any], experiment: Experiment) -> tuple[Labels, Mask]:
+    """Unite the blocks: the labels of the box that holds them all, and which of its cells are wanted."""
+    labels: Labels = {}
+    for axis in experiment.axes:
+        united = dict.fromkeys(label for block in blocks for label in getattr(block, axis.key))
+        labels[axis.name] = tuple(sorted(united) if axis.kind is int else united)
+    box = math.prod(map(len, labels.values()))
+    if box > MAX_CELLS:
+        sizes = " × ".join(f"{len(values)} {axis}" for axis, values in labels.items())
+        raise InputError(f"grid: {sizes} = {box} cells are more than {MAX_CELLS}; split the sweep into several specs")
+    wanted = np.zeros([len(values) for values in labels.values()], dtype=bool)
+    for position, block in enumerate(blocks):
+        chosen = {axis.name: getattr(block, axis.key) for axis in experiment.axes}
+        columns = dict(zip(chosen, np.ix_(*(np.array(values) for values in chosen.values())), strict=True))
+        shape = [len(values) for values in chosen.values()]
+        cells = np.broadcast_to(True if block.where is None else block.where(columns), shape)
+        if not cells.any():
+            raise InputError(f"grid[{position}].where: {block.where.text!r} leaves no cell; loosen it")
+        _check_constraints(experiment, columns, cells, f"grid[{position}]")
+        where = np.ix_(*(positions(labels[axis], values) for axis, values in chosen.items()))
+        wanted[where] |= cells
+    return labels, wanted
+
+
+def positions(labels: Sequence[Label], chosen: Sequence[Label]) -> list[int]:
+    """Indices of the chosen labels among the labels of an axis."""
+    index = {label: position for position, label in enumerate(labels)}
+    return [index[label] for label in chosen]
+
+
+def _check_constraints(experiment: Experiment, columns: Mapping[str, Any], cells: Mask, place: str) -> None:
+    kinds: dict[str, type] = {axis.name: axis.kind for axis in experiment.axes}
+    for text, remedy in experiment.constraints:
+        broken = cells & ~Predicate(text, kinds)(columns)
+        if broken.any():
+            cell = np.argwhere(broken)[0]
+            values = {axis: column.ravel()[i] for (axis, column), i in zip(columns.items(), cell, strict=True)}
+            named = ", ".join(f"{axis} = {value}" for axis, value in values.items() if axis in text.split())
+            raise InputError(f"{place}: {named} breaks {text}; {remedy}")

@@ -1,0 +1,98 @@
+"""Random points of a latent variable model, reproducible row by row.
+
+A dataset grows by adding samples (Budzinskiy, section 1.3): the points of size n are the first n points of any
+larger size. Rows are drawn in chunks, each from a counter-based stream of its own, so any row range can be had
+without the rows before it.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from pipeline.arrays import FloatArray
+from pipeline.errors import InputError
+
+CHUNK_ROWS = 256  # part of the definition of the points: changing it changes every draw
+_STREAM_VERSION = 1
+_DOMAIN_KEYS = {"ball": 1, "sphere": 2}
+_PURPOSE_KEYS = {"direction": 1, "radius": 2, "start": 3, "sketch": 4}
+
+
+def stream(purpose: Literal["direction", "radius", "start", "sketch"], *key: int) -> np.random.Generator:
+    """Return the Philox generator that belongs to a purpose and a tuple of non-negative integers."""
+    sequence = np.random.SeedSequence([_STREAM_VERSION, _PURPOSE_KEYS[purpose], *key])
+    return np.random.Generator(np.random.Philox(sequence))
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """A sampling scheme: the domain of the points and how rows and columns are paired (Budzinskiy, section 7.2)."""
+
+    name: str
+    domain: Literal["ball", "sphere"]
+    symmetric: bool
+
+    @property
+    def summary(self) -> str:
+        """One line for lists."""
+        pairing = "y_i = x_i" if self.symmetric else "x and y drawn separately"
+        return f"uniform in the unit {self.domain}, {pairing}"
+
+    def points(self, side: Literal["x", "y"], m: int, seed: int, start: int, stop: int) -> FloatArray:
+        """Draw rows `start` to `stop` of the points of one side.
+
+        Parameters
+        ----------
+        side : {"x", "y"}
+            Row points or column points; the same under symmetric sampling.
+        m : int
+            Latent dimension.
+        seed : int
+            Trial number.
+        start, stop : int
+            Half-open row range.
+
+        Returns
+        -------
+        ndarray of shape (stop - start, m)
+        """
+        side_key = 0 if self.symmetric or side == "x" else 1
+        key = (_DOMAIN_KEYS[self.domain], m, seed, side_key)
+        chunks = []
+        for chunk in range(start // CHUNK_ROWS, -(-stop // CHUNK_ROWS)):
+            origin = chunk * CHUNK_ROWS
+            rows = min(stop - origin, CHUNK_ROWS)
+            drawn = self._chunk(key, chunk, rows, m)
+            chunks.append(drawn[max(start - origin, 0) :])
+        return np.concatenate(chunks) if chunks else np.empty((0, m))
+
+    def _chunk(self, key: tuple[int, ...], chunk: int, rows: int, m: int) -> FloatArray:
+        """First `rows` rows of a chunk: normalised Gaussian vectors, in the ball times U^(1/m)."""
+        points = stream("direction", *key, chunk).standard_normal((rows, m))
+        points /= np.linalg.norm(points, axis=1, keepdims=True)
+        if self.domain == "ball":
+            points *= stream("radius", *key, chunk).random((rows, 1)) ** (1.0 / m)
+        return points
+
+
+SAMPLINGS: dict[str, Sampling] = {
+    f"{domain}-{'symmetric' if symmetric else 'independent'}": Sampling(
+        f"{domain}-{'symmetric' if symmetric else 'independent'}", domain, symmetric
+    )
+    for domain in ("ball", "sphere")
+    for symmetric in (False, True)
+}
+
+
+def get_sampling(name: str) -> Sampling:
+    """Look a sampling scheme up by name.
+
+    Raises
+    ------
+    InputError
+        If there is no such scheme.
+    """
+    if name not in SAMPLINGS:
+        raise InputError(f"sampling: {name!r} is not known; use one of {', '.join(SAMPLINGS)}")
+    return SAMPLINGS[name]

@@ -1,0 +1,172 @@
+"""Truncated singular value decompositions: LAPACK's, and a blocked randomized one for large matrices."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Annotated, Literal
+
+import numpy as np
+import scipy.linalg
+from pydantic import BaseModel, ConfigDict, Field
+
+from pipeline.arrays import FloatArray, Matrix, row_blocks
+from pipeline.sampling import stream
+
+
+class SVDSettings(BaseModel):
+    """How singular value decompositions are computed.
+
+    Attributes
+    ----------
+    driver : {"auto", "lapack", "randomized"}
+        "auto" takes LAPACK up to `dense_limit`.
+    dense_limit : int
+        Largest min(n1, n2) that "auto" gives to LAPACK.
+    oversampling : int
+        Columns of the random sketch beyond the rank.
+    power_iterations : int
+        Products with F Fᵀ that sharpen the sketch.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    driver: Literal["auto", "lapack", "randomized"] = "auto"
+    dense_limit: Annotated[int, Field(ge=1)] = 1500
+    oversampling: Annotated[int, Field(ge=0)] = 16
+    power_iterations: Annotated[int, Field(ge=0)] = 4
+
+    def uses_lapack(self, smaller_side: int, rank: int) -> bool:
+        """Whether a matrix whose smaller side is given is decomposed in full by LAPACK at this rank."""
+        if self.driver == "auto":
+            return smaller_side <= self.dense_limit or self.sketch_width(rank) >= smaller_side
+        return self.driver == "lapack" or self.sketch_width(rank) >= smaller_side
+
+    def sketch_width(self, rank: int) -> int:
+        """Columns of the sketch for a rank: the next power of two (at least 64) and the oversampling.
+
+        Ranks up to the same power of two share a decomposition, and each gets the same values alone.
+        """
+        return max(64, 1 << (rank - 1).bit_length()) + self.oversampling
+
+
+@dataclass(frozen=True)
+class Decomposition:
+    """Leading singular triplets, largest first.
+
+    Attributes
+    ----------
+    u : ndarray of shape (n1, k)
+    s : ndarray of shape (k,)
+    vt : ndarray of shape (k, n2)
+    complete : bool
+        Whether k = min(n1, n2), so that `s` holds every singular value.
+    """
+
+    u: FloatArray
+    s: FloatArray
+    vt: FloatArray
+    complete: bool
+
+    def balanced_factors(self, rank: int) -> tuple[FloatArray, FloatArray]:
+        """Factors U √Σ (n1 × r) and V √Σ (n2 × r) of the truncated decomposition."""
+        root = np.sqrt(self.s[:rank])
+        return self.u[:, :rank] * root, self.vt[:rank].T * root
+
+
+def lapack_svd(matrix: FloatArray) -> Decomposition:
+    """Decompose a stored matrix in full (LAPACK ``gesdd``, or ``gesvd`` where that fails to converge)."""
+    try:
+        u, s, vt = scipy.linalg.svd(matrix, full_matrices=False, check_finite=False)
+    except scipy.linalg.LinAlgError:
+        u, s, vt = scipy.linalg.svd(matrix, full_matrices=False, check_finite=False, lapack_driver="gesvd")
+    return Decomposition(u, s, vt, complete=True)
+
+
+def _times(matrix: Matrix, thin: FloatArray) -> FloatArray:
+    """F @ thin in one pass."""
+    return np.concatenate([block @ thin for _, block in row_blocks(matrix)])
+
+
+def _transposed_times(matrix: Matrix, thin: FloatArray) -> FloatArray:
+    """Fᵀ @ thin in one pass."""
+    product = np.zeros((matrix.shape[1], thin.shape[1]))
+    for rows, block in row_blocks(matrix):
+        product += block.T @ thin[rows]
+    return product
+
+
+def orthonormal(columns: FloatArray) -> FloatArray:
+    """Orthonormal basis of the span of the columns, shape kept (Householder QR)."""
+    q: FloatArray = scipy.linalg.qr(columns, mode="economic", overwrite_a=True, check_finite=False)[0]
+    return q
+
+
+def randomized_svd(matrix: Matrix, width: int, power_iterations: int, seed: int = 0) -> Decomposition:
+    """Randomized decomposition by passes over row blocks.
+
+    Halko, Martinsson and Tropp, "Finding structure with randomness" (2011), algorithms 4.4 and 5.1: a Gaussian range
+    finder with orthonormalisation after every product. The matrix is passed over 2 + 2 × `power_iterations` times
+    and never held.
+
+    Parameters
+    ----------
+    matrix : array or BlockMatrix of shape (n1, n2)
+    width : int
+        Columns of the sketch; the number of triplets returned is at most this.
+    power_iterations : int
+    seed : int
+        Stream of the Gaussian sketch.
+    """
+    width = min(width, *matrix.shape)
+    q = orthonormal(_times(matrix, stream("sketch", seed).standard_normal((matrix.shape[1], width))))
+    for _ in range(power_iterations):
+        q = orthonormal(_times(matrix, orthonormal(_transposed_times(matrix, q))))
+    projected = lapack_svd(_transposed_times(matrix, q))
+    return Decomposition(q @ projected.vt.T, projected.s, projected.u.T, complete=width == min(matrix.shape))
+
+
+class Decompositions:
+    """The decompositions of one matrix, each computed once and shared by ranks and methods.
+
+    Parameters
+    ----------
+    matrix : array or BlockMatrix of shape (n1, n2)
+    settings : SVDSettings
+    seed : int
+        Stream of the randomized sketch.
+    """
+
+    def __init__(self, matrix: Matrix, settings: SVDSettings | None = None, seed: int = 0) -> None:
+        self.matrix = matrix
+        self.settings = settings or SVDSettings()
+        self._seed = seed
+        self._randomized: dict[int, Decomposition] = {}
+
+    def for_rank(self, rank: int) -> Decomposition:
+        """Return the decomposition that serves a rank; the same one whatever was asked before."""
+        if self.settings.uses_lapack(min(self.matrix.shape), rank):
+            return self._complete
+        width = self.settings.sketch_width(rank)
+        if width not in self._randomized:
+            powers = self.settings.power_iterations
+            self._randomized[width] = randomized_svd(self.matrix, width, powers, self._seed)
+        return self._randomized[width]
+
+    def for_bound(self) -> Decomposition:
+        """Return a complete decomposition: the matrix's, or for a large one that of its leading block.
+
+        A lower bound for a submatrix holds for the matrix: rank and max norm do not grow when rows or columns go.
+        """
+        return self._complete if self.settings.uses_lapack(min(self.matrix.shape), 1) else self._leading
+
+    @cached_property
+    def _complete(self) -> Decomposition:
+        return lapack_svd(self._block(None))
+
+    @cached_property
+    def _leading(self) -> Decomposition:
+        return lapack_svd(self._block(self.settings.dense_limit))
+
+    def _block(self, limit: int | None) -> FloatArray:
+        """The leading limit × limit block, or everything."""
+        block = slice(0, limit)
+        return self.matrix[block, block] if isinstance(self.matrix, np.ndarray) else self.matrix.block(block, block)

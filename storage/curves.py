@@ -1,0 +1,48 @@
+"""Curves over the trials: median, spread and count."""
+
+import numpy as np
+import xarray as xr
+
+from storage.schema import Status
+
+TRIALS = "seed"
+
+
+def median_curves(ds: xr.Dataset, quantity: str = "epsilon") -> xr.Dataset:
+    """Summarise a quantity over its trials.
+
+    A median of fewer trials than were declared would pass for the published median of five, so the statistics are
+    missing (NaN) until every declared trial is done; `trials` and `trials_declared` say how many there are.
+
+    Parameters
+    ----------
+    ds : xarray.Dataset
+        Results, as `open_results` returns them, or a selection of them.
+    quantity : str
+        The variable to summarise.
+
+    Returns
+    -------
+    xarray.Dataset
+        Over the remaining axes: the median under the name of the quantity, its minimum, maximum and quartiles with
+        the suffixes ``_min``, ``_max``, ``_q25`` and ``_q75``, the median `lower_bound`, and the counts `trials`
+        and `trials_declared`.
+    """
+    if TRIALS not in ds.dims:
+        ds = ds.expand_dims(TRIALS)
+    ds = ds[[name for name in dict.fromkeys((quantity, "lower_bound", "status")) if name in ds]].load()
+    done = ds["status"] == Status.DONE
+    declared = (ds["status"] != Status.SKIPPED).sum(TRIALS)
+    count = done.sum(TRIALS)
+    complete = done & (count == declared)  # a failed or pending trial withholds the whole curve point
+    result = xr.Dataset()
+    for name in (name for name in ds.data_vars if name != "status"):
+        result[name] = ds[name].where(complete).median(TRIALS, keep_attrs=True)
+        result[name].attrs["cell_methods"] = f"{TRIALS}: median"
+    values = ds[quantity].where(complete)
+    for suffix, share in (("min", 0.0), ("q25", 0.25), ("q75", 0.75), ("max", 1.0)):
+        spread = values.quantile(share, TRIALS, keep_attrs=True).drop_vars("quantile")
+        result[f"{quantity}_{suffix}"] = spread.assign_attrs(cell_methods=f"{TRIALS}: quantile {share}")
+    result["trials"] = count.astype(np.int32).assign_attrs(long_name="trials that are done")
+    result["trials_declared"] = declared.astype(np.int32).assign_attrs(long_name="trials that belong to the sweep")
+    return result

@@ -1,0 +1,92 @@
+"""Export of results to netCDF, Parquet, CSV or another Zarr store."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from pipeline.errors import StoreError
+from storage.results import open_results
+from storage.schema import Status
+
+
+def export(ds: xr.Dataset, target: str | Path) -> int:
+    """Write results to a file in the format that its ending names.
+
+    Parameters
+    ----------
+    ds : xarray.Dataset
+        Results, as `open_results` returns them.
+    target : str or Path
+        ``.nc`` and ``.zarr`` keep the grid; ``.parquet`` and ``.csv`` hold a row a finished or failed cell.
+
+    Returns
+    -------
+    int
+        Number of finished cells.
+
+    Raises
+    ------
+    StoreError
+        If the ending is none of these, or the target cannot be written.
+    """
+    target = Path(target)
+    writers = {".nc": _netcdf, ".zarr": _zarr, ".parquet": _parquet, ".csv": _csv}
+    if target.suffix not in writers:
+        raise StoreError(f"export: {target.name!r} has no known ending; use one of {', '.join(writers)}")
+    if target.suffix == ".zarr" and target.exists():
+        raise StoreError(f"export: {target} exists; remove it or name another")
+    try:
+        writers[target.suffix](ds.load(), target)
+    except OSError as error:
+        raise StoreError(f"export: {target} cannot be written ({error.strerror or error})") from error
+    return int((ds["status"] == Status.DONE).sum())
+
+
+def table(ds: xr.Dataset) -> pd.DataFrame:
+    """Return a row a finished or failed cell, the axes as columns and the status as text."""
+    meanings = ds["status"].attrs["flag_meanings"].split()
+    frame = ds.to_dataframe().reset_index()
+    frame = frame[frame["status"].isin([Status.DONE, Status.FAILED])].reset_index(drop=True)
+    frame["status"] = frame["status"].map(dict(enumerate(meanings)))
+    return frame
+
+
+def _plain_strings(ds: xr.Dataset) -> xr.Dataset:
+    """Text as Python objects, which every format takes."""
+    texts = {name: ds[name].astype(object) for name in ds.variables if ds[name].dtype.kind == "T"}
+    return ds.assign_coords({name: text for name, text in texts.items() if name in ds.coords}).assign(
+        {name: text for name, text in texts.items() if name in ds.data_vars}
+    )
+
+
+def _netcdf(ds: xr.Dataset, target: Path) -> None:
+    _plain_strings(ds).drop_encoding().to_netcdf(target, engine="netcdf4")
+
+
+def _zarr(ds: xr.Dataset, target: Path) -> None:
+    ds.drop_encoding().to_zarr(target, mode="w-", zarr_format=3, consolidated=False)
+
+
+def _parquet(ds: xr.Dataset, target: Path) -> None:
+    table(ds).to_parquet(target, index=False)
+
+
+def _csv(ds: xr.Dataset, target: Path) -> None:
+    table(ds).to_csv(target, index=False)
+
+
+def failures(path: str | Path) -> list[str]:
+    """Name each failed cell of a store with its message."""
+    ds = open_results(path)
+    failed = np.argwhere(ds["status"].values == Status.FAILED)
+    if not len(failed):
+        return []
+    labels = [ds[axis].values for axis in ds["status"].dims]
+    messages = ds["message"].values
+    return [
+        ", ".join(f"{axis}={values[i]}" for axis, values, i in zip(ds["status"].dims, labels, cell, strict=True))
+        + f": {messages[tuple(cell)]}"
+        for cell in failed
+    ]

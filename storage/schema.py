@@ -1,0 +1,124 @@
+"""Layout of a result store: a Zarr v3 group whose arrays span the axes of an experiment."""
+
+import json
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from enum import IntEnum
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from zarr.dtype import VariableLengthUTF8
+from zarr.errors import ZarrUserWarning
+
+from pipeline.experiment import Experiment, Label
+
+FORMAT = 1
+_CHUNK_CELLS = 4096
+_CHUNK_LABELS = 1024
+
+
+class Status(IntEnum):
+    """State of a cell; what a store holds for it is valid only where it is DONE."""
+
+    MISSING = 0
+    DONE = 1
+    FAILED = 2
+    SKIPPED = 3
+
+
+def chunk_shape(experiment: Experiment, lengths: Sequence[int]) -> tuple[int, ...]:
+    """Choose the chunk length of each axis, for arrays that may grow along any of them.
+
+    Lengths are doubled, each time where most chunks would be saved, until a chunk has 4096 cells; axes of integers
+    are expected to grow, axes of names are not.
+    """
+    chunk = [1] * len(lengths)
+    numeric = [axis.kind is int for axis in experiment.axes]
+    while math.prod(chunk) < _CHUNK_CELLS:
+        chunks = [math.ceil(length / size) for length, size in zip(lengths, chunk, strict=True)]
+        widest = max(range(len(chunk)), key=lambda i: (chunks[i], numeric[i], -chunk[i]))
+        chunk[widest] *= 2
+    return tuple(chunk)
+
+
+def create_arrays(group: zarr.Group, experiment: Experiment, labels: Mapping[str, Sequence[Label]]) -> None:
+    """Create coordinates and variables, all cells missing."""
+    for axis in experiment.axes:
+        coordinate = group.create_array(
+            axis.name,
+            shape=(len(labels[axis.name]),),
+            chunks=(_CHUNK_LABELS,),
+            dtype=VariableLengthUTF8() if axis.kind is str else "int64",
+            fill_value="" if axis.kind is str else 0,
+            dimension_names=(axis.name,),
+            attributes={"long_name": axis.description},
+        )
+        coordinate[:] = label_array(labels[axis.name])
+    lengths = [len(labels[axis.name]) for axis in experiment.axes]
+    common: dict[str, Any] = {
+        "shape": lengths,
+        "chunks": chunk_shape(experiment, lengths),
+        "dimension_names": [axis.name for axis in experiment.axes],
+    }
+    for quantity in experiment.quantities:
+        floating = np.dtype(quantity.dtype).kind == "f"
+        group.create_array(
+            quantity.name,
+            dtype=quantity.dtype,
+            fill_value=math.nan if floating else -1,
+            attributes={"long_name": quantity.long_name, "units": quantity.units},
+            **common,
+        )
+    meanings = {
+        "long_name": "state of the cell; other variables are valid where it is done",
+        "flag_values": [int(status) for status in Status],
+        "flag_meanings": " ".join(status.name.lower() for status in Status),
+    }
+    group.create_array("status", dtype="int8", fill_value=0, attributes=meanings, **common)
+    group.create_array(
+        "message",
+        dtype=VariableLengthUTF8(),
+        fill_value="",
+        attributes={"long_name": "why a failed cell failed"},
+        **common,
+    )
+
+
+def extend_arrays(path: Path, labels: Mapping[str, Sequence[Label]]) -> None:
+    """Give every array the size of the labels and write the new labels; visible once consolidated.
+
+    May be repeated, also after a kill at any point of it.
+    """
+    group = zarr.open_group(path, mode="r+", use_consolidated=False)
+    lengths = {axis: len(values) for axis, values in labels.items()}
+    for name, array in group.arrays():
+        shape = tuple(lengths[axis] for axis in array.metadata.dimension_names)  # type: ignore[union-attr]
+        if array.shape != shape:
+            array.resize(shape)
+            if name in labels:
+                array[:] = label_array(labels[name])
+
+
+def consolidate(path: Path) -> None:
+    """Publish the metadata of all arrays in one atomic write of the root document."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Consolidated metadata", ZarrUserWarning)
+        zarr.consolidate_metadata(path)
+
+
+def label_array(labels: Sequence[Label]) -> Any:
+    """Array of labels in the type that Zarr stores them in."""
+    return np.array(labels, dtype=np.dtypes.StringDType() if isinstance(labels[0], str) else np.int64)
+
+
+def identity(experiment: Experiment, settings: Mapping[str, object]) -> dict[str, str | int]:
+    """Attributes that every spec written to one store must agree on."""
+    return {
+        "epsweep_format": FORMAT,
+        "experiment": experiment.name,
+        "revision": experiment.revision,
+        "settings": json.dumps(settings, sort_keys=True),
+    }
