@@ -1,0 +1,1 @@
+"""Running sweeps: planning, Prefect flow, Dask clusters, figures and the command line."""

@@ -25,7 +25,7 @@ _SHIPPED = Path(str(files("flows") / "sweeps"))
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="epsweep", prog_name="epsweep")
 def cli() -> None:
-    """Sweeps of the entrywise error of low-rank approximation: run, resume, query, plot.
+    r"""Sweeps of the entrywise error of low-rank approximation: run, resume, query, plot.
 
     \b
     Example:
@@ -55,7 +55,7 @@ def _run_options(command: Callable[..., None]) -> Callable[..., None]:
 @_spec_argument
 @_run_options
 def run(spec: str, store: str | None, cluster: str, retry_failed: bool) -> None:
-    """Compute the cells of SPEC that its store does not have, and draw the curves.
+    r"""Compute the cells of SPEC that its store does not have, and draw the curves.
 
     SPEC is a YAML file or the name of a shipped sweep. Running the same command again goes on where it stopped.
 
@@ -134,7 +134,7 @@ def _name_failures(store: str | Path) -> None:
 @_spec_argument
 @_run_options
 def plan(spec: str, store: str | None, cluster: str, retry_failed: bool) -> None:
-    """Show what a run of SPEC would do: cells, matrices, predicted time and peak memory, what is done.
+    r"""Show what a run of SPEC would do: cells, matrices, predicted time and peak memory, what is done.
 
     \b
     Example:
@@ -170,7 +170,7 @@ def plan(spec: str, store: str | None, cluster: str, retry_failed: bool) -> None
 @cli.command()
 @_store_argument
 def status(store: Path) -> None:
-    """Show what STORE holds: its axes, cells by state, runs, and each failed cell.
+    r"""Show what STORE holds: its axes, cells by state, runs, and each failed cell.
 
     \b
     Example:
@@ -188,10 +188,12 @@ def status(store: Path) -> None:
     for axis in ds["status"].dims:
         labels = ds[axis].values.tolist()
         shown = ", ".join(map(str, labels[:12])) + (f", … ({len(labels)})" if len(labels) > 12 else "")
-        click.echo(f"{axis + ':':<9} {shown}")
+        click.echo(f"{f'{axis}:':<9} {shown}")
     click.echo("cells:    " + ", ".join(f"{count} {state}" for state, count in counts.items()))
     for session in json.loads(ds.attrs["sessions"]):
-        click.echo(f"run:      {session['started']} to {session.get('ended', 'an end before its time, or still going')}")
+        click.echo(
+            f"run:      {session['started']} to {session.get('ended', 'an end before its time, or still going')}"
+        )
     _name_failures(store)
 
 
@@ -199,7 +201,7 @@ def status(store: Path) -> None:
 @_store_argument
 @click.option("--out", type=click.Path(path_type=Path), help="CSV file; standard output if not given.")
 def curves(store: Path, out: Path | None) -> None:
-    """Write median, extremes and quartiles over the trials, a row a curve point.
+    r"""Write median, extremes and quartiles over the trials, a row a curve point.
 
     A median needs all its trials: where some are missing or failed it is empty, and `trials` says how many there are.
 
@@ -214,7 +216,8 @@ def curves(store: Path, out: Path | None) -> None:
     experiment = store_experiment(store)
     frame = median_curves(ds, experiment.main).to_dataframe().reset_index()
     frame = frame[frame["trials_declared"] > 0]
-    frame = frame[[axis.name for axis in experiment.axes if axis.name in frame] + list(frame.columns.difference(ds.dims, sort=False))]
+    axes = [axis.name for axis in experiment.axes if axis.name in frame]
+    frame = frame[[*axes, *(str(name) for name in frame if name not in axes)]]
     if out is None:
         click.echo(frame.to_csv(index=False), nl=False)
         return
@@ -229,7 +232,7 @@ def curves(store: Path, out: Path | None) -> None:
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for PNG and SVG files.")
 @click.option("--at", multiple=True, metavar="AXIS=LABEL", help="Hold an axis at a label, such as r=20.")
 def plot(store: Path, out: Path, at: tuple[str, ...]) -> None:
-    """Draw the error against m, r and n, one panel a function and sampling, one line a method.
+    r"""Draw the error against m, r and n, one panel a function and sampling, one line a method.
 
     \b
     Example:
@@ -258,7 +261,7 @@ def _plot(store: Path, out: Path, at: dict[str, int]) -> list[Path]:
 @_store_argument
 @click.argument("target", type=click.Path(path_type=Path))
 def export(store: Path, target: Path) -> None:
-    """Copy STORE to TARGET: .nc, .zarr (the grid), .parquet or .csv (a row a cell).
+    r"""Copy STORE to TARGET: .nc, .zarr (the grid), .parquet or .csv (a row a cell).
 
     \b
     Example:
@@ -273,7 +276,7 @@ def export(store: Path, target: Path) -> None:
 
 @cli.command("list")
 def list_names() -> None:
-    """List functions, samplings, methods, experiments and shipped sweeps.
+    r"""List functions, samplings, methods, experiments and shipped sweeps.
 
     \b
     Example:

@@ -149,7 +149,7 @@ def _inspect(address: str, wanted: int) -> RunningCluster:
             workers = client.scheduler_info(n_workers=-1)["workers"].values()
     except (OSError, TimeoutError, ValueError) as error:
         raise InputError(
-            f"cluster: {address} gave no worker within {_START_SECONDS} s ({error}); check that scheduler and workers run"
+            f"cluster: {address} gave no worker within {_START_SECONDS} s ({error}); are scheduler and workers up?"
         ) from error
     limits = [worker["memory_limit"] or float("inf") for worker in workers]
     return RunningCluster(address, sum(worker["nthreads"] for worker in workers), min(limits))

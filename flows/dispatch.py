@@ -134,7 +134,7 @@ class Dispatcher:
             alone = not self._running and not waiting
             try:
                 results = self._result(future)
-            except _ClusterLostBatch:
+            except _LostBatchError:
                 self._lost += 1
                 if self._lost > _LOST_LIMIT:
                     raise EpsweepError("cluster: the scheduler lost its work; check it and run again") from None
@@ -167,7 +167,7 @@ class Dispatcher:
 
     def _result(self, future: PrefectDaskFuture[Any]) -> list[Outcome]:
         if future.wrapped_future.status in ("cancelled", "lost"):
-            raise _ClusterLostBatch
+            raise _LostBatchError
         outcomes: list[Outcome] = future.result()
         return outcomes
 
@@ -189,7 +189,7 @@ class Dispatcher:
                 signal.signal(number, handler)
 
 
-class _ClusterLostBatch(Exception):
+class _LostBatchError(Exception):
     """The scheduler no longer knows a batch."""
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
-import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -101,7 +100,7 @@ def _draw(curves: xr.Dataset, experiment: Experiment, axis: str, held: Mapping[s
             panel.set_title(", ".join(str(label) for label in labels.values()))
         for panel in grid.flat[len(panels) :]:
             panel.set_axis_off()
-        _label_axes(grid, curves, axis, experiment)
+        _label_axes(grid, axis, experiment)
         trials = int(curves["trials"].max())
         fixed = ", ".join(f"{name} = {label}" for name, label in held.items())
         dropped = f" (first {_MOST_PANELS} of {len(panels)} panels)" if len(panels) > _MOST_PANELS else ""
@@ -143,7 +142,7 @@ def _draw_panel(panel: Axes, curves: xr.Dataset, experiment: Experiment, axis: s
     panel.grid(which="major", color="0.88", linewidth=0.6)
 
 
-def _label_axes(grid: Any, curves: xr.Dataset, axis: str, experiment: Experiment) -> None:
+def _label_axes(grid: Any, axis: str, experiment: Experiment) -> None:
     descriptions = {each.name: each.description for each in experiment.axes}
     for panel in grid[-1]:
         panel.set_xlabel(f"{descriptions[axis]} {axis}")
@@ -151,12 +150,12 @@ def _label_axes(grid: Any, curves: xr.Dataset, axis: str, experiment: Experiment
         panel.set_ylabel("relative error ε" if experiment.main == "epsilon" else experiment.main)
     for panel in grid.flat:
         low, high = panel.get_xlim()
-        if high / low < 100:  # a decade or two: label 1, 2 and 5 in plain numbers
+        if high / low < 1000:  # up to three decades: label 1, 2 and 5 in plain numbers
             panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         panel.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         panel.xaxis.set_minor_formatter(NullFormatter())
         low, high = panel.get_ylim()
-        if 0 < low and high / low < 100:
+        if low > 0 and high / low < 100:
             panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             panel.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
             panel.yaxis.set_minor_formatter(NullFormatter())

@@ -82,8 +82,7 @@ def prefect_server() -> Iterator[Callable[[], None]]:
     ):
 
         def wait() -> None:
-            assert process.stdout is not None
-            url = process.stdout.readline().decode().strip()
+            url = process.stdout.readline().decode().strip() if process.stdout else ""
             if not url:
                 raise EpsweepError(f"Prefect: the embedded server did not start; see {home / 'server.log'}")
             os.environ["PREFECT_API_URL"] = url

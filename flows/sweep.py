@@ -3,6 +3,8 @@
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import monotonic
+from typing import cast
+from uuid import UUID
 
 import numpy as np
 from prefect import flow
@@ -88,7 +90,7 @@ class _ProgressArtifact:
     def __init__(self, tally: Tally) -> None:
         self._tally = tally
         self._last = monotonic()
-        self._artifact = create_progress_artifact(0.0, key="sweep-progress", description=str(tally))
+        self._artifact = cast("UUID", create_progress_artifact(0.0, key="sweep-progress", description=str(tally)))
 
     def __call__(self, *, final: bool = False) -> None:
         if final or monotonic() - self._last >= _ARTIFACT_SECONDS:
@@ -106,7 +108,10 @@ def _summary_artifact(store: str, sweep: Sweep, summary: Summary) -> None:
     rows = frame.head(_TABLE_ROWS).astype(object).to_dict("records")
     shown = f"; the first {_TABLE_ROWS} of {len(frame)} medians" if len(frame) > _TABLE_ROWS else ""
     create_table_artifact(
-        [{str(key): value if isinstance(value, int | float) else str(value) for key, value in row.items()} for row in rows],
+        [
+            {str(key): value if isinstance(value, int | float) else str(value) for key, value in row.items()}
+            for row in rows
+        ],
         key="sweep-summary",
         description=f"{sweep.name} in {store}: {counts}{shown}",
     )

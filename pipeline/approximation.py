@@ -161,4 +161,3 @@ def approximate(
         tail_bound(decompositions.for_bound(), int(rank)),
         factors.iterations,
     )
-

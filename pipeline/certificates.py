@@ -1,5 +1,7 @@
 """Certified lower bounds of the max-norm error of every approximation of rank at most r."""
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 
@@ -31,7 +33,7 @@ def tail_bound(decomposition: Decomposition, rank: int) -> float:
     n1, n2 = len(decomposition.u), decomposition.vt.shape[1]
     s = decomposition.s
     tail = float(np.linalg.norm(s[rank:])) - _ROUNDING * (n1 + n2) * float(np.linalg.norm(s))
-    return max(0.0, tail / float(np.sqrt(n1 * n2)) * (1 - _ROUNDING))
+    return max(0.0, tail * (1 - _ROUNDING)) / math.sqrt(n1 * n2)
 
 
 def lower_bound(matrix: npt.ArrayLike, rank: int) -> float:

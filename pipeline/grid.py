@@ -23,6 +23,7 @@ _MAX_SPEC_BYTES = 1_000_000
 _MAX_LABELS = 100_000
 _MAX_INTEGER = 2**31 - 1
 
+SpecName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 Labels = dict[str, tuple[Label, ...]]
 Mask = npt.NDArray[np.bool_]
 
@@ -189,18 +190,17 @@ def _spec_model(experiment: Experiment) -> type[BaseModel]:
     strict = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
     kinds: dict[str, type] = {axis.name: axis.kind for axis in experiment.axes}
     axes: dict[str, Any] = {
-        axis.key: (Annotated[tuple[Any, ...], BeforeValidator(partial(_expand, axis))], ...)
-        for axis in experiment.axes
+        axis.key: (Annotated[tuple[Any, ...], BeforeValidator(partial(_expand, axis))], ...) for axis in experiment.axes
     }
     where = Annotated[Predicate | None, BeforeValidator(partial(_parse_where, kinds))]
     block = create_model("Block", __config__=strict, where=(where, None), **axes)
     return create_model(
         "Spec",
         __config__=strict,
-        name=(Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")], ...),
+        name=(SpecName, ...),
         experiment=(str, experiment.name),
         settings=(experiment.settings, experiment.settings()),
-        grid=(Annotated[list[block], Field(min_length=1, max_length=1000)], ...),  # type: ignore[valid-type]
+        grid=(Annotated[list[block], Field(min_length=1, max_length=1000)], ...),
     )
 
 

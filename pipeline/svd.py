@@ -8,7 +8,7 @@ import numpy as np
 import scipy.linalg
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipeline.arrays import FloatArray, Matrix, row_blocks
+from pipeline.arrays import FloatArray, Matrix, RealArray, row_blocks
 from pipeline.sampling import stream
 
 
@@ -72,7 +72,7 @@ class Decomposition:
         return self.u[:, :rank] * root, self.vt[:rank].T * root
 
 
-def lapack_svd(matrix: FloatArray) -> Decomposition:
+def lapack_svd(matrix: RealArray) -> Decomposition:
     """Decompose a stored matrix in full (LAPACK ``gesdd``, or ``gesvd`` where that fails to converge)."""
     try:
         u, s, vt = scipy.linalg.svd(matrix, full_matrices=False, check_finite=False)
@@ -94,9 +94,9 @@ def _transposed_times(matrix: Matrix, thin: FloatArray) -> FloatArray:
     return product
 
 
-def orthonormal(columns: FloatArray) -> FloatArray:
+def orthonormal(columns: RealArray) -> RealArray:
     """Orthonormal basis of the span of the columns, shape kept (Householder QR)."""
-    q: FloatArray = scipy.linalg.qr(columns, mode="economic", overwrite_a=True, check_finite=False)[0]
+    q: RealArray = scipy.linalg.qr(columns, mode="economic", overwrite_a=True, check_finite=False)[0]
     return q
 
 

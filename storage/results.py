@@ -45,7 +45,8 @@ def open_results(path: str | Path) -> xr.Dataset:
     path = _local(path)
     experiment = store_experiment(path)
     dataset = xr.open_zarr(path, chunks=None)
-    return dataset.sortby([axis.name for axis in experiment.axes if axis.kind is int])
+    ordered: xr.Dataset = dataset.sortby([axis.name for axis in experiment.axes if axis.kind is int])
+    return ordered
 
 
 def store_experiment(path: Path) -> Experiment:

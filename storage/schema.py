@@ -18,6 +18,7 @@ from pipeline.experiment import Experiment, Label
 FORMAT = 1
 _CHUNK_CELLS = 4096
 _CHUNK_LABELS = 1024
+_TEXT: Any = VariableLengthUTF8()
 
 
 class Status(IntEnum):
@@ -51,7 +52,7 @@ def create_arrays(group: zarr.Group, experiment: Experiment, labels: Mapping[str
             axis.name,
             shape=(len(labels[axis.name]),),
             chunks=(_CHUNK_LABELS,),
-            dtype=VariableLengthUTF8() if axis.kind is str else "int64",
+            dtype=_TEXT if axis.kind is str else "int64",
             fill_value="" if axis.kind is str else 0,
             dimension_names=(axis.name,),
             attributes={"long_name": axis.description},
@@ -72,7 +73,7 @@ def create_arrays(group: zarr.Group, experiment: Experiment, labels: Mapping[str
             attributes={"long_name": quantity.long_name, "units": quantity.units},
             **common,
         )
-    meanings = {
+    meanings: dict[str, Any] = {
         "long_name": "state of the cell; other variables are valid where it is done",
         "flag_values": [int(status) for status in Status],
         "flag_meanings": " ".join(status.name.lower() for status in Status),
@@ -80,7 +81,7 @@ def create_arrays(group: zarr.Group, experiment: Experiment, labels: Mapping[str
     group.create_array("status", dtype="int8", fill_value=0, attributes=meanings, **common)
     group.create_array(
         "message",
-        dtype=VariableLengthUTF8(),
+        dtype=_TEXT,
         fill_value="",
         attributes={"long_name": "why a failed cell failed"},
         **common,
@@ -95,7 +96,7 @@ def extend_arrays(path: Path, labels: Mapping[str, Sequence[Label]]) -> None:
     group = zarr.open_group(path, mode="r+", use_consolidated=False)
     lengths = {axis: len(values) for axis, values in labels.items()}
     for name, array in group.arrays():
-        shape = tuple(lengths[axis] for axis in array.metadata.dimension_names)  # type: ignore[union-attr]
+        shape = tuple(lengths[str(axis)] for axis in array.metadata.dimension_names or ())  # type: ignore[union-attr]
         if array.shape != shape:
             array.resize(shape)
             if name in labels:
