@@ -322,7 +322,9 @@ def _default_store(sweep: Sweep) -> str:
 
 
 def _duration(seconds: float) -> str:
-    return f"{seconds:.1f} s" if seconds < 60 else str(timedelta(seconds=round(seconds)))
+    if seconds < 60:
+        return f"{seconds:.0f} s" if seconds >= 1 else "less than 1 s"
+    return str(timedelta(seconds=round(seconds)))
 
 
 @contextmanager

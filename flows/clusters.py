@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,8 +30,11 @@ _WORKER_MEMORY = {
     "distributed.worker.memory.spill": False,
     "distributed.worker.memory.pause": False,
 }
-# The first death of a worker may be anyone's fault; a batch that sees a second is looked at on its own.
-_LOCAL = {**_WORKER_MEMORY, "distributed.scheduler.allowed-failures": 1}
+_LOCAL = {
+    **_WORKER_MEMORY,
+    "distributed.scheduler.allowed-failures": 0,  # the dispatcher looks at a batch whose worker died on its own
+    "distributed.worker.preload": ["flows.clusters"],
+}
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,12 @@ class LocalWorkers:
 
     count: int
     memory: float
+
+
+def dask_setup(worker: object) -> None:
+    """Prepare a local worker process, as Dask calls it: Ctrl-C is for the flow, which then ends its workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
 
 
 class Profile(BaseModel):
@@ -127,6 +138,7 @@ def open_cluster(cluster: str) -> Iterator[RunningCluster]:
                 n_workers=workers.count,
                 threads_per_worker=1,
                 memory_limit=int(workers.memory),
+                silence_logs=logging.CRITICAL,  # the dispatcher tells what matters of it
                 host="127.0.0.1",
                 dashboard_address="127.0.0.1:0",
                 worker_dashboard_address="127.0.0.1:0",

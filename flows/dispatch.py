@@ -52,9 +52,9 @@ def compute_batch(label: str, payload: str) -> list[Outcome]:
 class Dispatcher:
     """One run over a list of batches.
 
-    A batch whose worker died more often than the scheduler allows, or that failed as a whole, is set aside; when
-    nothing else runs, what was set aside is computed one piece at a time and halved until its poisonous cell stands
-    alone, which is then recorded as failed.
+    A batch whose worker died, or that failed as a whole, is set aside; when nothing else runs, what was set aside is
+    computed one piece at a time and halved until its poisonous cell stands alone. A cell that fails so twice is
+    recorded as failed.
 
     Attributes
     ----------
@@ -141,13 +141,14 @@ class Dispatcher:
                 waiting.appendleft(batch)
                 continue
             except Exception as error:
-                if not alone:
+                if alone and len(batch.cells) == 1 and batch.condemned:
+                    results = [Outcome(None, _blame(error))]
+                elif alone:
+                    suspects.extendleft(reversed(batch.pieces()))
+                    continue
+                else:
                     suspects.append(batch)
                     continue
-                if len(batch.cells) > 1:
-                    suspects.extendleft(reversed(batch.halves()))
-                    continue
-                results = [Outcome(None, _blame(error))]
             cells.append(batch.cells)
             outcomes.extend(results)
             self.tally.worked += batch.seconds

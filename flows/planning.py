@@ -1,6 +1,6 @@
 """From the cells that are pending to batches for the workers."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -27,16 +27,21 @@ class Batch:
         Indices into the box of the sweep.
     seconds : float
         Predicted computing time on one core.
+    condemned : bool
+        Whether it is a single cell that has already failed alone.
     """
 
     cells: Cells
     seconds: float
+    condemned: bool = False
 
-    def halves(self) -> tuple["Batch", "Batch"]:
-        """Split in two, in order."""
+    def pieces(self) -> list["Batch"]:
+        """Split in halves after a failure; condemn a single cell."""
+        if len(self.cells) == 1:
+            return [replace(self, condemned=True)]
         middle = len(self.cells) // 2
         share = self.seconds * middle / len(self.cells)
-        return Batch(self.cells[:middle], share), Batch(self.cells[middle:], self.seconds - share)
+        return [Batch(self.cells[:middle], share), Batch(self.cells[middle:], self.seconds - share)]
 
 
 @dataclass(frozen=True)

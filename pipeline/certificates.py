@@ -30,7 +30,7 @@ def tail_bound(decomposition: Decomposition, rank: int) -> float:
     float
         In the units of the matrix; 0 where the bound says nothing.
     """
-    n1, n2 = len(decomposition.u), decomposition.vt.shape[1]
+    n1, n2 = len(decomposition.u), int(decomposition.vt.shape[1])
     s = decomposition.s
     tail = float(np.linalg.norm(s[rank:])) - _ROUNDING * (n1 + n2) * float(np.linalg.norm(s))
     return max(0.0, tail * (1 - _ROUNDING)) / math.sqrt(n1 * n2)

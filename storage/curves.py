@@ -1,5 +1,7 @@
 """Curves over the trials: median, spread and count."""
 
+import warnings
+
 import numpy as np
 import xarray as xr
 
@@ -35,14 +37,22 @@ def median_curves(ds: xr.Dataset, quantity: str = "epsilon") -> xr.Dataset:
     declared = (ds["status"] != Status.SKIPPED).sum(TRIALS)
     count = done.sum(TRIALS)
     complete = done & (count == declared)  # a failed or pending trial withholds the whole curve point
-    result = xr.Dataset()
-    for name in (name for name in ds.data_vars if name != "status"):
-        result[name] = ds[name].where(complete).median(TRIALS, keep_attrs=True)
-        result[name].attrs["cell_methods"] = f"{TRIALS}: median"
-    values = ds[quantity].where(complete)
-    for suffix, share in (("min", 0.0), ("q25", 0.25), ("q75", 0.75), ("max", 1.0)):
-        spread = values.quantile(share, TRIALS, keep_attrs=True).drop_vars("quantile")
-        result[f"{quantity}_{suffix}"] = spread.assign_attrs(cell_methods=f"{TRIALS}: quantile {share}")
+    result = _statistics(ds, quantity, complete)
     result["trials"] = count.astype(np.int32).assign_attrs(long_name="trials that are done")
     result["trials_declared"] = declared.astype(np.int32).assign_attrs(long_name="trials that belong to the sweep")
+    return result
+
+
+def _statistics(ds: xr.Dataset, quantity: str, complete: xr.DataArray) -> xr.Dataset:
+    """Median of every variable and spread of one, over the trials of complete curve points."""
+    result = xr.Dataset()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "All-NaN slice", RuntimeWarning)  # of incomplete points, which stay NaN
+        for name in (name for name in ds.data_vars if name != "status"):
+            result[name] = ds[name].where(complete).median(TRIALS, keep_attrs=True)
+            result[name].attrs["cell_methods"] = f"{TRIALS}: median"
+        values = ds[quantity].where(complete)
+        for suffix, share in (("min", 0.0), ("q25", 0.25), ("q75", 0.75), ("max", 1.0)):
+            spread = values.quantile(share, TRIALS, keep_attrs=True).drop_vars("quantile")
+            result[f"{quantity}_{suffix}"] = spread.assign_attrs(cell_methods=f"{TRIALS}: quantile {share}")
     return result

@@ -1,0 +1,180 @@
+"""Bad input at the command line: one clear line, exit code 2, no traceback."""
+
+import os
+
+import pytest
+
+from flows.cli import main
+from storage.lock import single_writer
+
+BLOCK = {
+    "function": "[gaussian]",
+    "sampling": "[ball-symmetric]",
+    "m": "[2]",
+    "n": "[40]",
+    "r": "[2, 4]",
+    "method": "[svd]",
+    "seeds": "3",
+}
+
+
+def spec_text(*, top: str = "", extra: str = "", **changes: str) -> str:
+    block = {key: value for key, value in (BLOCK | changes).items() if value}
+    return "name: bad\n" + top + "grid:\n  - {" + ", ".join(f"{k}: {v}" for k, v in block.items()) + extra + "}\n"
+
+
+def refused(capsys, *arguments: object) -> str:
+    """Run the command line, which must refuse in one line; returns it."""
+    with pytest.raises(SystemExit) as exit_:
+        main([str(argument) for argument in arguments])
+    line = capsys.readouterr().err
+    assert exit_.value.code == 2
+    assert line.startswith("epsweep: ")
+    assert line.count("\n") == 1
+    assert "Traceback" not in line
+    return line.removeprefix("epsweep: ")
+
+
+BAD_SPECS = {
+    "empty": ("", "the spec is empty"),
+    "list": ("- 1", "the spec is a list"),
+    "not yaml": ("a: [", "the spec must be valid YAML"),
+    "tab": ("name:\tx\n\ty: 1", "line 2"),
+    "key twice": (spec_text(top="name: again\n"), "the key 'name' is given twice"),
+    "no grid": ("name: bad\n", "grid: is missing; add it"),
+    "no name": ("grid: []\n", "missing"),
+    "empty grid": ("name: bad\ngrid: []\n", "grid: []"),
+    "grid of numbers": ("name: bad\ngrid: [3]\n", "grid[0]: 3"),
+    "name with a slash": (spec_text().replace("bad", "a/b"), "name: 'a/b'"),
+    "numeric name": (spec_text().replace("bad", "3"), "name: 3"),
+    "unknown key": (spec_text(top="gird: 3\n"), "gird: is not a known key; did you mean grid?"),
+    "unknown axis": (spec_text(extra=", rank: [2]"), "grid[0].rank: is not a known key"),
+    "seed for seeds": (spec_text(seeds="", extra=", seed: 3"), "grid[0].seed: is not a known key; did you mean seeds?"),
+    "missing axis": (spec_text(m=""), "grid[0].m: is missing; add it"),
+    "empty axis": (spec_text(m="[]"), "grid[0].m: the list is empty"),
+    "scalar axis": (spec_text(m="3"), "grid[0].m: 3 is not a list; write [3]"),
+    "label twice": (spec_text(m="[3, 3]"), "grid[0].m: 3 is listed twice"),
+    "negative size": (spec_text(n="[-5]"), "grid[0].n: item 0: -5"),
+    "zero rank": (spec_text(r="[0]"), "grid[0].r: item 0: 0"),
+    "fraction": (spec_text(r="[2.5]"), "grid[0].r: item 0: 2.5 is not an integer"),
+    "text for a number": (spec_text(m="[1e3]"), "grid[0].m: item 0: '1e3' is not an integer"),
+    "truth for a number": (spec_text(m="[true]"), "grid[0].m: item 0: True is not an integer"),
+    "number for a text": (spec_text(method="[3]"), "grid[0].method: item 0: 3 is not a text"),
+    "nested list": (spec_text(m="[[2]]"), "grid[0].m: item 0: [2]"),
+    "rank above size": (spec_text(r="[50]"), "n = 40, r = 50 breaks r <= n"),
+    "unknown function": (spec_text(function="[gausian]"), "grid[0].function: 'gausian' is not known"),
+    "unknown sampling": (spec_text(sampling="[cube]"), "grid[0].sampling: 'cube' is not known"),
+    "unknown method": (spec_text(method="[qr]"), "grid[0].method: 'qr' is not known"),
+    "unknown experiment": (spec_text(top="experiment: magic\n"), "experiment: 'magic' is not known"),
+    "no such module": (spec_text(function="['nowhere:f']"), "'nowhere:f' cannot be imported"),
+    "no such function": (spec_text(function="['math:nothing']"), "'math:nothing' cannot be imported"),
+    "not a function": (spec_text(function="['math:pi']"), "name a function f(X, Y)"),
+    "no trials": (spec_text(seeds="0"), "grid[0].seeds: 0 trials"),
+    "negative trial": (spec_text(seeds="[-1]"), "grid[0].seeds: item 0: -1"),
+    "range without count": (spec_text(m="{from: 2, to: 9}"), "count"),
+    "range backwards": (spec_text(m="{from: 9, to: 2, count: 3}"), "to: 2 is not greater than from: 9"),
+    "range too fine": (spec_text(m="{from: 2, to: 4, count: 9}"), "count: 9 is more than the 3 integers"),
+    "range misspelt": (spec_text(m="{from: 2, to: 9, count: 3, scael: log}"), "did you mean scale?"),
+    "range scale": (spec_text(m="{from: 2, to: 9, count: 3, scale: cubic}"), "'cubic'"),
+    "range of names": (spec_text(method="{from: 1, to: 2, count: 2}"), "grid[0].method"),
+    "where unknown name": (spec_text(extra=", where: q < 3"), "grid[0].where: 'q' is not an axis"),
+    "where syntax": (spec_text(extra=", where: r <"), "grid[0].where: 'r <' cannot be read"),
+    "where not a comparison": (spec_text(extra=", where: r + 1"), "is not a comparison"),
+    "where code": (spec_text(extra=", where: __import__('os').system('true') == 0"), "is not part of the language"),
+    "where type": (spec_text(extra=", where: method < 3"), "is not a text"),
+    "where nothing left": (spec_text(extra=", where: r > n"), "leaves no cell"),
+    "unknown setting": (spec_text(top="settings: {ap: {speed: 3}}\n"), "settings.ap.speed: is not a known key"),
+    "setting out of range": (spec_text(top="settings: {ap: {tolerance: 3}}\n"), "settings.ap.tolerance: 3"),
+    "setting value": (spec_text(top="settings: {ap: {projection: magic}}\n"), "settings.ap.projection: 'magic'"),
+    "setting of no method": (spec_text(top="settings: {app: {}}\n"), "settings.app: is not a known key"),
+    "too many cells": (
+        spec_text(m="{from: 1, to: 99999, count: 99999}", n="{from: 10, to: 99999, count: 9999}"),
+        "cells are more than",
+    ),
+    "too large a matrix": (spec_text(n="[2000000]"), "GiB"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_SPECS)
+def test_bad_spec_is_refused_in_one_line(case, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    text, expected = BAD_SPECS[case]
+    (tmp_path / "bad.yaml").write_text(text)
+    assert expected in refused(capsys, "run", "bad.yaml")
+    assert os.listdir() == ["bad.yaml"]  # noqa: PTH208 (nothing was started or written)
+
+
+BAD_COMMANDS = {
+    "no such command": (["fly"], "No such command 'fly'"),
+    "no such option": (["run", "quickstart", "--fast"], "No such option"),
+    "no spec": (["run"], "Missing argument 'SPEC'"),
+    "no such spec": (["run", "slowstart"], "neither a file nor a shipped sweep; shipped are"),
+    "no such file": (["run", "nowhere.yaml"], "nowhere.yaml: cannot be read"),
+    "folder for a spec": (["run", "."], "cannot be read"),
+    "binary spec": (["run", "binary.yaml"], "is not UTF-8 text"),
+    "no workers": (["run", "quickstart", "--cluster", "local:0"], "cluster: 'local:0'"),
+    "wordy workers": (["run", "quickstart", "--cluster", "local:two"], "cluster: 'local:two'"),
+    "unknown cluster": (["run", "quickstart", "--cluster", "moon"], "cluster: 'moon' is not local"),
+    "empty profile": (["run", "quickstart", "--cluster", "profile.yaml"], "cluster: profile.yaml"),
+    "far cluster without server": (["run", "quickstart", "--cluster", "tcp://example.invalid:1"], "PREFECT_API_URL"),
+    "store is a URL": (["run", "quickstart", "--store", "ftp://host/x.zarr"], "ftp://host/x.zarr is a URL"),
+    "store is a folder": (["run", "quickstart", "--store", "folder"], "folder is not a result store"),
+    "store is a file": (["run", "quickstart", "--store", "binary.yaml"], "binary.yaml is not a result store"),
+    "plan of nothing": (["plan", "nowhere.yaml"], "nowhere.yaml: cannot be read"),
+    "status of nothing": (["status", "nowhere.zarr"], "nowhere.zarr does not exist"),
+    "status of a folder": (["status", "folder"], "folder is not a result store"),
+    "curves of nothing": (["curves", "nowhere.zarr"], "nowhere.zarr does not exist"),
+    "plot without out": (["plot", "nowhere.zarr"], "Missing option '--out'"),
+    "plot of nothing": (["plot", "nowhere.zarr", "--out", "figures"], "nowhere.zarr does not exist"),
+    "export of nothing": (["export", "nowhere.zarr", "x.nc"], "nowhere.zarr does not exist"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_COMMANDS)
+def test_bad_command_is_refused_in_one_line(case, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
+    (tmp_path / "profile.yaml").write_text("")
+    arguments, expected = BAD_COMMANDS[case]
+    assert expected in refused(capsys, *arguments)
+
+
+def test_memory_is_checked_before_anything_starts(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "big.yaml").write_text(spec_text(n="[20000]", r="[10]", method="[ap]"))
+    line = refused(capsys, "run", "big.yaml", "--cluster", "local:64")
+    assert "a case needs" in line
+    assert "n=20000, r=10, method=ap" in line
+
+
+def test_locked_store_is_refused_before_anything_starts(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with single_writer(tmp_path / "s.zarr"):
+        line = refused(capsys, "run", "quickstart", "--store", tmp_path / "s.zarr")
+    assert f"is being written by process {os.getpid()} of" in line
+
+
+@pytest.mark.parametrize("command", ["run", "plan", "status", "curves", "plot", "export", "list"])
+def test_help_of_every_command_shows_an_example(command, capsys):
+    main([command, "--help"])
+    assert f"epsweep {command}" in capsys.readouterr().out.partition("Example:")[2]
+
+
+def test_list_names_what_specs_may_use(capsys):
+    main(["list"])
+    printed = capsys.readouterr().out
+    for name in ("quartic_gaussian", "sphere-symmetric", "ap", "approximation", "quickstart"):
+        assert f"  {name} " in printed
+
+
+def test_plan_counts_cells_and_matrices(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "s.yaml").write_text(spec_text(n="[40, 60]", extra=", where: r < 4 or n > 50"))
+    main(["plan", "s.yaml", "--cluster", "local:2"])
+    printed = capsys.readouterr().out
+    assert "cells:    9\n" in printed
+    assert "9 cells of 6 matrices" in printed
+    assert "predicted on 2 worker threads" in printed

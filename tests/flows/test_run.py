@@ -1,0 +1,124 @@
+"""The run command: growth, refusals, failing cells, interruption."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import xarray as xr
+
+from pipeline import function_matrix
+from tests.support import calls
+
+
+def test_run_writes_what_the_methods_return(write_spec, workspace, epsweep):
+    spec = write_spec(function="[exponential]", r="[2, 3]")
+    done = epsweep("run", spec)
+    assert done.returncode == 0, done.stderr
+    assert "results/small.zarr" in done.stdout
+    assert "next: epsweep curves" in done.stdout
+    with xr.open_zarr(workspace / "results/small.zarr") as ds:
+        matrix = function_matrix("exponential", "ball-independent", 4, 20, seed=1).to_numpy()
+        u, s, vt = np.linalg.svd(matrix)
+        expected = np.abs(matrix - (u[:, :3] * s[:3]) @ vt[:3]).max() / np.abs(matrix).max()
+        found = ds["epsilon"].sel(m=4, n=20, r=3, seed=1).squeeze()
+        np.testing.assert_allclose(found, expected, rtol=1e-12)
+        assert [session["spec"] for session in json.loads(ds.attrs["sessions"])] == [spec.read_text()]
+    figures = sorted(path.name for path in (workspace / "results/small.figures").iterdir())
+    assert figures == [f"epsilon-against-{axis}.{kind}" for axis in "mr" for kind in ("png", "svg")]
+
+
+def test_larger_spec_computes_only_the_new_cells(write_spec, workspace, epsweep):
+    assert epsweep("run", write_spec(m="[4, 5]", n="[20]", r="[3]"), "--store", "s.zarr").returncode == 0
+    assert len(calls(workspace)) == 4
+    larger = write_spec(m="[2, 4, 5]", n="[20, 30]", r="[2, 3]")
+    assert epsweep("run", larger, "--store", "s.zarr").returncode == 0
+    # 3 m, 2 n, 2 seeds; the four old matrices are generated again for the new rank
+    assert len(calls(workspace)) == 4 + 12
+    assert "0 to compute" in epsweep("run", larger, "--store", "s.zarr").stdout
+    assert epsweep("run", larger, "--store", "fresh.zarr").returncode == 0
+    with xr.open_zarr(workspace / "s.zarr") as grown, xr.open_zarr(workspace / "fresh.zarr") as fresh:
+        axes = ["m", "n", "r"]
+        xr.testing.assert_equal(grown.drop_vars("seconds").sortby(axes), fresh.drop_vars("seconds").sortby(axes))
+
+
+def test_other_constants_are_refused_for_a_store(write_spec, workspace, epsweep):
+    axes = {"method": "[ap]", "m": "[2]", "seeds": "1"}
+    assert epsweep("run", write_spec(**axes), "--store", "s.zarr").returncode == 0
+    refused = epsweep("run", write_spec(settings="{ap: {tolerance: 0.02}}", **axes), "--store", "s.zarr")
+    assert refused.returncode == 2
+    assert refused.stderr.count("\n") == 1
+    assert "settings.ap.tolerance = 0.01, this spec says 0.02; use another --store" in refused.stderr
+    assert len(calls(workspace)) == 1
+
+
+def test_failing_cells_are_named_and_retried_alone(write_spec, workspace, epsweep):
+    functions = "['mine:counted', 'mine:picky', 'mine:undefined', 'mine:deadly']"
+    spec = write_spec("faulty", function=functions, m="[2, 3]", seeds="1")
+    failed = epsweep("run", spec)
+    assert failed.returncode == 1
+    assert "done: 5 of 8 cells, 3 failed" in failed.stdout
+    assert "mine:picky, sampling=ball-independent, m=3, n=20, r=2, method=svd, seed=0: ValueError: no m = 3 here" in (
+        failed.stderr
+    )
+    assert "entry [1, 2] is nan" in failed.stderr
+    assert "mine:deadly, sampling=ball-independent, m=3, n=20, r=2, method=svd, seed=0: its worker process died" in (
+        failed.stderr
+    )
+    assert "Traceback" not in failed.stderr
+    again = epsweep("run", spec)
+    assert again.returncode == 1
+    assert "0 to compute" in again.stdout
+    before = len(calls(workspace))
+    (workspace / "cured").touch()
+    retried = epsweep("run", spec, "--retry-failed")
+    assert retried.returncode == 0, retried.stderr
+    assert len(calls(workspace)) == before + 3
+    with xr.open_zarr(workspace / "results/faulty.zarr") as ds:
+        assert (ds["status"] == 1).all()
+        assert (ds["message"] == "").all()
+
+
+def waiting_run(write_spec, workspace, environment):
+    """Start a run that waits in the middle of its last matrix; returns once it is there."""
+    spec = write_spec("waiting", function="['mine:waiting']", m="[2, 3]", seeds="1")
+    for pipe in ("arrived", "go"):
+        os.mkfifo(workspace / pipe)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "flows", "run", str(spec), "--cluster", "local:1"],
+        cwd=workspace,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    (workspace / "arrived").open().close()
+    return spec, process
+
+
+def test_second_run_on_a_store_is_refused_and_the_first_unharmed(write_spec, workspace, epsweep, server_environment):
+    spec, first = waiting_run(write_spec, workspace, server_environment)
+    second = epsweep("run", spec)
+    assert second.returncode == 2
+    assert f"is being written by process {first.pid} of" in second.stderr
+    assert second.stderr.count("\n") == 1
+    (workspace / "go").open("w").close()
+    output, errors = first.communicate(timeout=120)
+    assert first.returncode == 0, errors
+    assert "done: 2 of 2 cells" in output
+
+
+def test_interrupt_stops_cleanly_and_says_how_to_go_on(write_spec, workspace, epsweep, server_environment):
+    spec, process = waiting_run(write_spec, workspace, server_environment)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors.splitlines()[-1] == "epsweep: stopped; finished cells are stored: run the same command to go on"
+    assert "Traceback" not in errors
+    with xr.open_zarr(workspace / "results/waiting.zarr") as ds:
+        assert (ds["status"] != 2).all()
+    spec.write_text(spec.read_text().replace("mine:waiting", "mine:counted"))
+    assert epsweep("run", spec).returncode == 0

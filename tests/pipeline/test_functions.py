@@ -1,0 +1,187 @@
+"""Generating functions: values against scalar formulas, distances of close points, and a user's own."""
+
+import math
+
+import numpy as np
+import pytest
+
+from pipeline.errors import InputError
+from pipeline.functions import BUILT_IN, get_function, squared_distances
+from pipeline.matrix import function_matrix
+
+FORMULAS = {
+    "exponential": lambda x, y: math.exp(-math.dist(x, y)),
+    "quartic_gaussian": lambda x, y: math.exp(-(math.dist(x, y) ** 4)),
+    "gaussian": lambda x, y: math.exp(-(math.dist(x, y) ** 2)),
+    "cauchy": lambda x, y: 1 / (1 + math.dist(x, y) ** 2),
+    "inner_product": lambda x, y: math.fsum(a * b for a, b in zip(x, y, strict=True)),
+    "attention": lambda x, y: math.exp(
+        math.fsum((math.sqrt(len(x)) * a) * (math.sqrt(len(x)) * b) for a, b in zip(x, y, strict=True))
+        / math.sqrt(len(x))
+    ),
+}
+
+
+@pytest.mark.parametrize("m", [1, 2, 16, 17, 100])
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_entries_equal_the_scalar_formula(name, m):
+    random = np.random.default_rng(m)
+    x, y = random.uniform(-0.7, 0.7, (5, m)), random.uniform(-0.7, 0.7, (4, m))
+    expected = [[FORMULAS[name](list(a), list(b)) for b in y] for a in x]
+    np.testing.assert_allclose(BUILT_IN[name](x, y), expected, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_built_in_functions_called_symmetric_are(name):
+    random = np.random.default_rng(0)
+    x, y = random.standard_normal((6, 20)), random.standard_normal((7, 20))
+    assert BUILT_IN[name].symmetric
+    np.testing.assert_allclose(BUILT_IN[name](x, y), BUILT_IN[name](y, x).T, rtol=1e-12)
+
+
+def test_points_are_not_changed_by_evaluation():
+    random = np.random.default_rng(0)
+    x, y = random.standard_normal((6, 20)), random.standard_normal((7, 20))
+    before = x.copy(), y.copy()
+    for function in BUILT_IN.values():
+        function(x, y)
+    assert np.array_equal(x, before[0])
+    assert np.array_equal(y, before[1])
+
+
+# --- distances
+
+
+def exact_squares(x, y):
+    """Squared distances in extended precision."""
+    difference = x.astype(np.longdouble)[:, None, :] - y.astype(np.longdouble)[None, :, :]
+    return np.sum(difference * difference, axis=2)
+
+
+@pytest.mark.parametrize("separation", [1e-12, 1e-9, 1e-6, 1e-3, 0.05, 0.1, 0.2, 1.0])
+@pytest.mark.parametrize("m", [3, 16, 17, 64, 1000])
+def test_squared_distances_are_accurate_at_every_separation(m, separation):
+    random = np.random.default_rng(7)
+    x = random.standard_normal((30, m))
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    direction = random.standard_normal((30, m))
+    y = x + separation * direction / np.linalg.norm(direction, axis=1, keepdims=True)
+    exact = exact_squares(x, y)
+    error = np.abs(squared_distances(x, y) - exact) / exact
+    assert error.max() < 1e-11
+
+
+@pytest.mark.parametrize("m", [17, 1000])
+def test_clusters_of_close_points_are_accurate_in_every_pair(m):
+    """All 60 × 70 pairs are close, more than are recomputed at a time."""
+    random = np.random.default_rng(8)
+    centre = random.standard_normal(m)
+    x, y = (centre + 1e-7 * random.standard_normal((size, m)) for size in (60, 70))
+    exact = exact_squares(x, y)
+    assert (np.abs(squared_distances(x, y) - exact) / exact).max() < 1e-11
+
+
+@pytest.mark.parametrize("m", [1, 2, 16, 17, 100, 1000])
+def test_equal_points_are_at_distance_exactly_zero(m):
+    random = np.random.default_rng(9)
+    x = random.standard_normal((40, m))
+    y = np.concatenate([random.standard_normal((10, m)), x[::-1]])
+    squares = squared_distances(x, y)
+    assert np.all(np.diagonal(np.fliplr(squares[:, 10:])) == 0)
+    assert squares.min() == 0
+    assert np.all(squares[:, :10] > 0)
+
+
+def test_origin_is_at_distance_zero_from_itself():
+    assert np.all(squared_distances(np.zeros((2, 40)), np.zeros((3, 40))) == 0)
+
+
+@pytest.mark.parametrize("m", [2, 16, 17, 100, 1000])
+@pytest.mark.parametrize("name", ["exponential", "quartic_gaussian", "gaussian", "cauchy"])
+def test_diagonal_of_a_symmetric_draw_is_exactly_one(name, m):
+    for sampling in ("ball-symmetric", "sphere-symmetric"):
+        matrix = function_matrix(name, sampling, m, 300, seed=1).to_numpy()
+        assert np.all(np.diagonal(matrix) == 1)
+        assert matrix.max() == 1
+        assert np.median(matrix) < 1
+
+
+# --- a user's own function
+
+
+def test_user_function_gives_its_entries(user_module):
+    name = user_module("def ramp(X, Y):\n    return X[:, :1] + 10 * Y[:, 0]\n")
+    function = get_function(f"{name}:ramp")
+    assert function.name == f"{name}:ramp"
+    x, y = np.array([[1.0, 5.0], [2.0, 5.0]]), np.array([[3.0, 0.0], [4.0, 0.0], [5.0, 0.0]])
+    assert np.array_equal(function(x, y), [[31, 41, 51], [32, 42, 52]])
+
+
+@pytest.mark.parametrize(
+    "returned", ["(X @ Y.T > 0)", "(X @ Y.T).astype('float32')", "(X @ Y.T).round().astype(int)", "(X @ Y.T).tolist()"]
+)
+def test_real_results_of_any_kind_become_float64(user_module, returned):
+    name = user_module(f"import numpy as np\ndef f(X, Y):\n    return {returned}\n")
+    random = np.random.default_rng(0)
+    x, y = random.standard_normal((3, 2)), random.standard_normal((4, 2))
+    values = get_function(f"{name}:f")(x, y)
+    assert values.dtype == np.float64
+    assert np.array_equal(values, np.asarray(eval(returned, {"X": x, "Y": y})))
+
+
+@pytest.mark.parametrize("name", ["gausian", "", "Gaussian", "exp(-x)"])
+def test_unknown_function_names_the_known_ones(name):
+    with pytest.raises(InputError, match="^function: ") as caught:
+        get_function(name)
+    assert repr(name) in str(caught.value)
+    assert all(known in str(caught.value) for known in BUILT_IN)
+
+
+@pytest.mark.parametrize(
+    ("source", "attribute", "told"),
+    [
+        ("def f(X, Y): return X @ Y.T", "g", "has no attribute 'g'"),
+        ("def f(X, Y: return", "f", "SyntaxError"),
+        ("import no_such_module_at_all", "f", "no_such_module_at_all"),
+        ("raise RuntimeError('first line\\nsecond line')", "f", "RuntimeError"),
+        ("raise SystemExit(3)", "f", "SystemExit"),
+        ("f = 5", "f", "is a int"),
+        ("f = None", "f", "NoneType"),
+    ],
+    ids=["no such name", "syntax error", "failing import", "two-line error", "exits", "a number", "nothing"],
+)
+def test_user_function_that_cannot_be_had_is_refused_in_one_line(user_module, source, attribute, told):
+    name = user_module(source)
+    with pytest.raises(InputError, match=f"^function: '{name}:{attribute}'") as caught:
+        get_function(f"{name}:{attribute}")
+    assert told in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["no_such_module_at_all:f", ":f", "..relative:f", "pathlib:", "math:nope", "a\nb:f"])
+def test_module_that_cannot_be_imported_is_refused_in_one_line(name):
+    with pytest.raises(InputError, match="^function: .*cannot be imported") as caught:
+        get_function(name)
+    assert repr(name) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("returned", "told"),
+    [
+        ("(X @ Y.T)[:-1]", "(2, 4)"),
+        ("X @ Y.T @ np.ones(4)", "(3,)"),
+        ("(X @ Y.T).T", "(4, 3)"),
+        ("1.0", "()"),
+        ("None", "object"),
+        ("(X @ Y.T).astype(complex)", "complex128"),
+        ("(X @ Y.T).astype(str)", "<U"),
+        ("(X @ Y.T).astype(object)", "object"),
+    ],
+)
+def test_result_of_wrong_shape_or_type_is_refused(user_module, returned, told):
+    name = user_module(f"import numpy as np\ndef f(X, Y):\n    return {returned}\n")
+    with pytest.raises(InputError, match=f"^function: {name}:f returned .*return real numbers of shape") as caught:
+        get_function(f"{name}:f")(np.ones((3, 2)), np.ones((4, 2)))
+    assert told in str(caught.value)
+    assert "(3, 4)" in str(caught.value)

@@ -1,0 +1,173 @@
+"""Function-generated matrices: blocks, symmetry, and what is refused."""
+
+from functools import cache
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.errors import InputError
+from pipeline.functions import BUILT_IN
+from pipeline.matrix import TILE, FunctionMatrix, function_matrix
+from pipeline.sampling import SAMPLINGS
+
+N = 2 * TILE + 40
+CASES = [
+    ("exponential", "ball-symmetric", 20),
+    ("gaussian", "ball-independent", 3),
+    ("attention", "sphere-symmetric", 100),
+    ("inner_product", "sphere-independent", 7),
+]
+
+
+@cache
+def whole(function: str, sampling: str, m: int) -> tuple[FunctionMatrix, np.ndarray]:
+    matrix = function_matrix(function, sampling, m, N, seed=3)
+    return matrix, matrix.to_numpy()
+
+
+bounds = st.none() | st.integers(-N - 5, N + 5) | st.sampled_from([0, TILE - 1, TILE, TILE + 1, 2 * TILE, N, -1])
+ranges = st.builds(slice, bounds, bounds, st.sampled_from([None, 1]))
+
+
+@settings(derandomize=True, deadline=None, max_examples=80)
+@given(case=st.sampled_from(CASES), rows=ranges, cols=ranges)
+def test_any_block_equals_the_same_part_of_the_whole_bit_for_bit(case, rows, cols):
+    matrix, values = whole(*case)
+    block = matrix.block(rows, cols)
+    assert block.shape == values[rows, cols].shape
+    assert block.tobytes() == values[rows, cols].tobytes()
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_shape_and_dtype_are_those_of_the_stored_matrix(case):
+    matrix, values = whole(*case)
+    assert matrix.shape == values.shape == (N, N)
+    assert matrix.dtype == values.dtype == np.float64
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_entries_belong_to_their_pair_of_points(case):
+    function, sampling, m = case
+    _, values = whole(*case)
+    x, y = (SAMPLINGS[sampling].points(side, m, 3, 0, N) for side in ("x", "y"))
+    for i, j in [(0, 0), (5, N - 1), (N - 1, 5), (TILE - 1, TILE), (TILE, TILE - 1), (N - 1, N - 1)]:
+        alone = BUILT_IN[function](x[i : i + 1], y[j : j + 1])[0, 0]
+        assert values[i, j] == pytest.approx(alone, rel=1e-12)
+
+
+@pytest.mark.parametrize("m", [2, 20])
+@pytest.mark.parametrize("sampling", ["ball-symmetric", "sphere-symmetric"])
+@pytest.mark.parametrize("function", BUILT_IN)
+def test_symmetric_draw_gives_an_exactly_symmetric_matrix(function, sampling, m):
+    matrix = function_matrix(function, sampling, m, TILE + 60)
+    values = matrix.to_numpy()
+    assert values.tobytes() == values.T.tobytes()
+    assert matrix.x is matrix.y
+
+
+@pytest.mark.parametrize("sampling", ["ball-independent", "sphere-independent"])
+def test_independent_draw_gives_an_unsymmetric_matrix(sampling):
+    values = function_matrix("exponential", sampling, 5, 40).to_numpy()
+    assert np.array_equal(values == values.T, np.eye(40, dtype=bool))
+
+
+@pytest.mark.parametrize("function", BUILT_IN)
+def test_smaller_matrix_is_the_leading_part_of_a_larger_one(function):
+    small, large = (function_matrix(function, "ball-independent", 20, n).to_numpy() for n in (300, 600))
+    np.testing.assert_allclose(small, large[:300, :300], rtol=1e-12, atol=1e-14)
+
+
+def test_functions_are_compared_on_the_same_points():
+    first, second = (function_matrix(f, "ball-independent", 4, 30, seed=2) for f in ("exponential", "attention"))
+    assert np.array_equal(first.x, second.x)
+    assert np.array_equal(first.y, second.y)
+
+
+# --- a user's own function
+
+
+def test_unsymmetric_user_function_is_not_mirrored_in_a_symmetric_draw(user_module):
+    name = user_module("def f(X, Y):\n    return X[:, :1] - Y[:, 0]\n")
+    values = function_matrix(f"{name}:f", "ball-symmetric", 3, TILE + 50).to_numpy()
+    assert np.array_equal(values, -values.T)
+    assert np.any(values)
+
+
+def test_user_function_that_changes_its_arguments_cannot_change_the_points(user_module):
+    name = user_module("def f(X, Y):\n    X *= 2\n    return X @ Y.T\n")
+    matrix = function_matrix(f"{name}:f", "ball-independent", 3, 20)
+    before = matrix.x.copy()
+    try:
+        matrix.to_numpy()
+    except (InputError, ValueError):
+        pass  # refused: as good as unharmed
+    assert np.array_equal(matrix.x, before)
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+def test_entry_that_is_not_finite_is_named(user_module, value):
+    name = user_module(
+        f"""
+        import numpy as np
+        def f(X, Y):
+            values = X @ Y.T
+            values[np.arange(len(X)) == 3, 5] = float({value!r})
+            return values
+        """
+    )
+    matrix = function_matrix(f"{name}:f", "ball-independent", 3, 20)
+    with pytest.raises(InputError, match=rf"function {name}:f: entry \[3, 5\] is {value}; every entry must be finite"):
+        matrix.to_numpy()
+    assert np.isfinite(matrix.block(slice(4, 20), slice(None))).all()
+
+
+def test_entry_that_is_not_finite_is_named_by_its_place_in_the_matrix(user_module):
+    name = user_module("def f(X, Y):\n    values = X @ Y.T\n    values[3, 5] = float('nan')\n    return values\n")
+    matrix = function_matrix(f"{name}:f", "ball-independent", 3, 20)
+    with pytest.raises(InputError, match=r"entry \[3, 5\] is nan"):
+        matrix.block(slice(2, 10), slice(4, 10))
+
+
+# --- what is refused
+
+
+@pytest.mark.parametrize("step", [2, -1, 3])
+def test_steps_other_than_one_are_refused(step):
+    matrix, _ = whole(*CASES[0])
+    for rows, cols in ((slice(None, None, step), slice(None)), (slice(None), slice(None, None, step))):
+        with pytest.raises(InputError, match=f"^block: steps .*{step}.*step 1"):
+            matrix.block(rows, cols)
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"m": 0}, "m: 0 is not an integer of at least 1"),
+        ({"m": -2}, "m: -2 "),
+        ({"m": 2.0}, "m: 2.0 "),
+        ({"m": "2"}, "m: '2' "),
+        ({"m": True}, "m: True "),
+        ({"m": None}, "m: None "),
+        ({"n": 0}, "n: 0 is not an integer of at least 1"),
+        ({"n": 10.5}, "n: 10.5 "),
+        ({"n": float("nan")}, "n: nan "),
+        ({"n": [10]}, "n: [10] "),
+        ({"seed": -1}, "seed: -1 is not an integer of at least 0"),
+        ({"seed": 0.5}, "seed: 0.5 "),
+        ({"seed": None}, "seed: None "),
+        ({"function": "cosine"}, "function: 'cosine' is not known"),
+        ({"sampling": "cube"}, "sampling: 'cube' is not known"),
+    ],
+)
+def test_arguments_out_of_range_are_refused(changed, told):
+    arguments = {"function": "gaussian", "sampling": "ball-symmetric", "m": 2, "n": 10, "seed": 0, **changed}
+    with pytest.raises(InputError) as caught:
+        function_matrix(**arguments)
+    assert str(caught.value).startswith(told)
+
+
+def test_numpy_integers_are_as_good_as_pythons():
+    small = function_matrix("gaussian", "ball-symmetric", np.int32(2), np.int64(10), np.uint8(1)).to_numpy()
+    assert np.array_equal(small, function_matrix("gaussian", "ball-symmetric", 2, 10, 1).to_numpy())

@@ -1,0 +1,181 @@
+"""Truncated singular value decompositions against LAPACK's, by blocks and whole, whatever was asked before."""
+
+from functools import cache
+
+import numpy as np
+import pytest
+import scipy.linalg
+
+import pipeline.arrays
+from pipeline import approximate
+from pipeline.arrays import max_error
+from pipeline.matrix import FunctionMatrix, function_matrix
+from pipeline.svd import Decompositions, SVDSettings, randomized_svd
+
+
+def truncated_svd_error(matrix: np.ndarray, rank: int) -> float:
+    """max |F − [F]_r| by LAPACK's other driver."""
+    u, s, vt = scipy.linalg.svd(matrix, full_matrices=False, lapack_driver="gesvd")
+    return float(np.abs(matrix - (u[:, :rank] * s[:rank]) @ vt[:rank]).max())
+
+
+def with_spectrum(spectrum: np.ndarray, n1: int, n2: int, seed: int = 0) -> np.ndarray:
+    """Matrix with random singular vectors and the given singular values."""
+    random = np.random.default_rng(seed)
+    left, right = (np.linalg.qr(random.standard_normal((n, len(spectrum))))[0] for n in (n1, n2))
+    return (left * spectrum) @ right.T
+
+
+def known_matrices() -> dict[str, np.ndarray]:
+    random = np.random.default_rng(3)
+    return {
+        "exponential": function_matrix("exponential", "ball-independent", 10, 120).to_numpy(),
+        "quartic_gaussian symmetric": function_matrix("quartic_gaussian", "ball-symmetric", 3, 120).to_numpy(),
+        "attention": function_matrix("attention", "sphere-independent", 40, 120).to_numpy(),
+        "wide": random.standard_normal((40, 150)),
+        "tall": random.uniform(-3, 3, (150, 40)),
+        "geometric spectrum": with_spectrum(0.5 ** np.arange(30), 90, 70),
+        "algebraic spectrum": with_spectrum(1 / np.arange(1.0, 71), 70, 110),
+        "step spectrum": with_spectrum(np.r_[np.linspace(100, 99, 12), np.linspace(1e-3, 9e-4, 38)], 50, 50),
+    }
+
+
+KNOWN = known_matrices()
+
+
+@pytest.mark.parametrize("rank", [1, 7, 12, 25])
+@pytest.mark.parametrize("name", KNOWN)
+def test_max_error_is_that_of_lapacks_truncated_svd(name, rank):
+    matrix = KNOWN[name]
+    found = approximate(matrix, rank, method="svd")
+    assert found.max_error == pytest.approx(truncated_svd_error(matrix, rank), abs=1e-10)
+    assert found.left.shape == (matrix.shape[0], rank)
+    assert found.right.shape == (matrix.shape[1], rank)
+    assert found.iterations == 0
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_factors_are_balanced(name):
+    """Left and right factors have the same Gram matrix, that of the singular values."""
+    found = approximate(KNOWN[name], 5, method="svd")
+    spectrum = np.diag(scipy.linalg.svdvals(KNOWN[name])[:5])
+    np.testing.assert_allclose(found.left.T @ found.left, spectrum, atol=1e-10 * spectrum[0, 0])
+    np.testing.assert_allclose(found.right.T @ found.right, spectrum, atol=1e-10 * spectrum[0, 0])
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_full_rank_leaves_rounding_only(name):
+    matrix = KNOWN[name]
+    found = approximate(matrix, min(matrix.shape), method="svd")
+    assert found.max_error <= 1e-13 * np.linalg.norm(matrix)
+
+
+# --- the randomized path
+
+KERNELS = {
+    "slow: exponential, m = 100": ("exponential", "ball-independent", 100, 20),
+    "slow: exponential symmetric, m = 300": ("exponential", "ball-symmetric", 300, 50),
+    "slow: gaussian, m = 1000": ("gaussian", "sphere-independent", 1000, 20),
+    "middling: attention, m = 10": ("attention", "sphere-independent", 10, 30),
+    "middling: exponential, m = 3": ("exponential", "ball-independent", 3, 40),
+    "fast: quartic_gaussian, m = 2": ("quartic_gaussian", "ball-symmetric", 2, 30),
+    "fast: gaussian, m = 3": ("gaussian", "ball-independent", 3, 40),
+}
+
+
+@cache
+def kernel(name: str) -> tuple[FunctionMatrix, np.ndarray, int]:
+    function, sampling, m, rank = KERNELS[name]
+    matrix = function_matrix(function, sampling, m, 500, seed=1)
+    return matrix, matrix.to_numpy(), rank
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_randomized_max_error_is_within_one_percent_of_lapacks(name):
+    _, values, rank = kernel(name)
+    exact = approximate(values, rank, method="svd", driver="lapack").max_error
+    assert exact > 1e-10  # otherwise rounding is compared
+    for seed in (0, 1):
+        found = approximate(values, rank, method="svd", driver="randomized", seed=seed).max_error
+        assert found == pytest.approx(exact, rel=0.01)
+        assert found != exact  # LAPACK did not do it
+
+
+def test_randomized_decomposition_has_orthonormal_factors_and_lapacks_leading_values():
+    _, values, _ = kernel("fast: gaussian, m = 3")
+    found = randomized_svd(values, width=60, power_iterations=4)
+    assert (found.u.shape, found.s.shape, found.vt.shape) == ((500, 60), (60,), (60, 500))
+    np.testing.assert_allclose(found.u.T @ found.u, np.eye(60), atol=1e-12)
+    np.testing.assert_allclose(found.vt @ found.vt.T, np.eye(60), atol=1e-12)
+    np.testing.assert_allclose(found.s[:30], scipy.linalg.svdvals(values)[:30], rtol=1e-10)
+    assert not found.complete
+
+
+@pytest.mark.parametrize("shape", [(40, 90), (90, 40)])
+def test_sketch_as_wide_as_the_matrix_is_complete(shape):
+    matrix = np.random.default_rng(0).standard_normal(shape)
+    found = randomized_svd(matrix, width=500, power_iterations=0)
+    assert found.complete
+    np.testing.assert_allclose(found.s, scipy.linalg.svdvals(matrix), rtol=1e-11)
+
+
+@pytest.mark.parametrize("driver", ["lapack", "randomized"])
+@pytest.mark.parametrize("name", ["slow: exponential, m = 100", "fast: quartic_gaussian, m = 2"])
+def test_matrix_by_blocks_gives_the_results_of_the_stored_one(name, driver, monkeypatch):
+    monkeypatch.setattr(pipeline.arrays, "BLOCK_BYTES", 1)  # the smallest blocks: two passes here
+    matrix, values, rank = kernel(name)
+    options = SVDSettings(driver=driver)
+    by_block, stored = (Decompositions(form, options, seed=5) for form in (matrix, values))
+    factors, reference = (each.for_rank(rank).balanced_factors(rank) for each in (by_block, stored))
+    assert max_error(matrix, *factors) == pytest.approx(max_error(values, *reference), abs=1e-10)
+    np.testing.assert_allclose(by_block.for_rank(rank).s, stored.for_rank(rank).s, atol=1e-10 * stored.for_rank(rank).s[0])
+
+
+def test_block_size_does_not_change_a_randomized_result_beyond_rounding(monkeypatch):
+    _, values, rank = kernel("slow: exponential, m = 100")
+    in_one = randomized_svd(values, 80, 4)
+    monkeypatch.setattr(pipeline.arrays, "BLOCK_BYTES", 1)
+    in_two = randomized_svd(values, 80, 4)
+    errors = [max_error(values, *each.balanced_factors(rank)) for each in (in_one, in_two)]
+    assert errors[0] == pytest.approx(errors[1], abs=1e-10)
+
+
+@pytest.mark.parametrize("driver", ["auto", "lapack", "randomized"])
+@pytest.mark.parametrize("before", [[], [3], [100], [100, 64, 65], [65, 3, 30]])
+def test_a_rank_gets_the_same_result_whatever_was_asked_before(driver, before):
+    _, values, _ = kernel("slow: exponential, m = 100")
+    options = SVDSettings(driver=driver, dense_limit=200)
+    fresh, used = (Decompositions(values, options, seed=2) for _ in range(2))
+    for rank in before:
+        used.for_rank(rank)
+    used.for_bound()
+    for ours, alone in zip(
+        used.for_rank(30).balanced_factors(30), fresh.for_rank(30).balanced_factors(30), strict=True
+    ):
+        assert ours.tobytes() == alone.tobytes()
+
+
+def test_sketch_seed_matters_to_the_randomized_driver_alone():
+    _, values, rank = kernel("slow: gaussian, m = 1000")
+    randomized = [approximate(values, rank, "svd", seed, driver="randomized").max_error for seed in (0, 0, 1)]
+    assert randomized[0] == randomized[1] != randomized[2]
+    direct = [approximate(values, rank, "svd", seed, driver="lapack").max_error for seed in (0, 1)]
+    assert direct[0] == direct[1]
+
+
+@pytest.mark.parametrize(("limit", "randomized"), [(499, True), (500, False)])
+def test_auto_takes_lapack_up_to_the_dense_limit(limit, randomized):
+    _, values, rank = kernel("slow: gaussian, m = 1000")
+    direct = approximate(values, rank, "svd", driver="lapack").max_error
+    chosen = approximate(values, rank, "svd", driver="auto", dense_limit=limit).max_error
+    assert (chosen != direct) is randomized
+
+
+def test_more_power_iterations_come_closer_to_lapack_where_values_decay_slowly():
+    _, values, rank = kernel("slow: exponential, m = 100")
+    tail = np.linalg.norm(scipy.linalg.svdvals(values)[rank:])
+    excess = []
+    for powers in (0, 2, 6):
+        found = approximate(values, rank, "svd", driver="randomized", power_iterations=powers)
+        excess.append(np.linalg.norm(values - found.left @ found.right.T) - tail)
+    assert excess[0] > excess[1] > excess[2] >= -1e-10
