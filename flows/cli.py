@@ -1,6 +1,5 @@
 """The command line."""
 
-import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -88,7 +87,6 @@ def run(spec: str, store: str | None, cluster: str, retry_failed: bool) -> None:
     if plan.cells:
         seconds = plan.wall_seconds(workers.count if workers else 1)
         click.echo(f"predicted: {_duration(seconds)}, {plan.peak_memory / 2**20:.0f} MiB a worker")
-        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [*sys.path[:2], os.environ.get("PYTHONPATH")]))
         with prefect_server() as wait_for_server, open_cluster(cluster) as running:
             wait_for_server()
             from flows.sweep import sweep_flow
@@ -312,8 +310,7 @@ def _load(spec: str) -> tuple[Path, Sweep]:
         if spec not in names:
             raise InputError(f"spec: {spec!r} is neither a file nor a shipped sweep; shipped are {', '.join(names)}")
         path = _SHIPPED / f"{spec}.yaml"
-    for folder in (Path.cwd(), path.resolve().parent):
-        sys.path.insert(0, str(folder))
+    sys.path += [str(path.resolve().parent), str(Path.cwd())]  # last: a user's file shadows no library
     return path, load_sweep(path)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import logging
-import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from typing import Annotated, Any
 
 import dask
 import yaml
+from dask.system import CPU_COUNT
 from distributed import Client, LocalCluster
 from distributed.system import MEMORY_LIMIT
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -99,7 +99,7 @@ def local_workers(cluster: str) -> LocalWorkers | None:
         return None
     if number and not (number.isdecimal() and 1 <= int(number) <= 1024):
         raise InputError(f"cluster: {cluster!r} has no valid number of workers; write local:2, say")
-    count = int(number) if number else len(os.sched_getaffinity(0))
+    count = int(number) if number else CPU_COUNT
     return LocalWorkers(count, max(MEMORY_LIMIT - _RESERVED_BYTES, _RESERVED_BYTES) / count)
 
 

@@ -8,7 +8,7 @@ import xarray as xr
 
 from pipeline.errors import StoreError
 from storage.results import open_results
-from storage.schema import Status
+from storage.schema import Status, consolidate
 
 
 def export(ds: xr.Dataset, target: str | Path) -> int:
@@ -67,6 +67,7 @@ def _netcdf(ds: xr.Dataset, target: Path) -> None:
 
 def _zarr(ds: xr.Dataset, target: Path) -> None:
     ds.drop_encoding().to_zarr(target, mode="w-", zarr_format=3, consolidated=False)
+    consolidate(target)
 
 
 def _parquet(ds: xr.Dataset, target: Path) -> None:

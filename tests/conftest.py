@@ -88,9 +88,10 @@ def server_environment(prefect_folder: Path) -> Iterator[dict[str, str]]:
 
 
 @pytest.fixture
-def workspace(tmp_path: Path) -> Path:
-    """Folder with the module of misbehaving functions."""
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Folder with the module of misbehaving functions, which is also importable here."""
     (tmp_path / "mine.py").write_text(FUNCTIONS)
+    monkeypatch.syspath_prepend(tmp_path)
     return tmp_path
 
 

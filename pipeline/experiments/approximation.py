@@ -20,12 +20,14 @@ from pipeline.svd import Decompositions, SVDSettings
 
 _STORED_BYTES = 2 * 2**30  # larger matrices are made anew in each pass
 
-# Predicted times: rates of one core of a 2026 server, in operations a second.
-_PRODUCT_RATE = 30e9
-_SVD_RATE = 9e9
-_ELEMENTS_PER_SECOND = 2.5e8
-_PROJECTIONS = 900
-_OVERHEAD_SECONDS = 4e-4
+# Predicted times, fitted on one core of a 2026 server: seconds an operation.
+_PRODUCT = 3e-11  # multiplication and addition of a matrix product, double precision
+_SVD = 3.2e-10  # n³ of a full decomposition
+_GENERATION = 1.6e-8  # entry of a matrix, the inner product aside
+_PROJECTIONS = 800
+_PROJECTION_PRODUCT = 6e-11  # n² r of a projection step, single precision
+_PROJECTION_ENTRY = 9.5e-10  # n²
+_PROJECTION_BASIS = 2.1e-10  # n r²
 
 Floats = npt.NDArray[np.float64]
 
@@ -81,28 +83,24 @@ def _uses_lapack(n: Floats, r: Floats, settings: ApproximationSettings) -> npt.N
 
 def _prepare_cost(columns: Columns, settings: ApproximationSettings) -> Cost:
     m, n = _as_floats(columns, "m", "n")
-    generate = _OVERHEAD_SECONDS + n * n * (2 * m / _PRODUCT_RATE + 4 / _ELEMENTS_PER_SECOND) + n * m * 4e-8
     side = np.where(_uses_lapack(n, np.ones_like(n), settings), n, settings.svd.dense_limit)
-    memory = np.minimum(8 * n * n, _STORED_BYTES) + 16 * n * m + 60 * side * side
-    return Cost(generate + 22 * side**3 / _SVD_RATE, memory)
+    seconds = 4e-4 + n * n * (_GENERATION + _PRODUCT * m) + 4e-8 * n * m + _SVD * side**3
+    return Cost(seconds, np.minimum(8 * n * n, _STORED_BYTES) + 16 * n * m + 60 * side * side)
 
 
 def _evaluate_cost(columns: Columns, settings: ApproximationSettings) -> Cost:
     n, r = _as_floats(columns, "n", "r")
-    dense = _uses_lapack(n, r, settings)
-    seconds = 2e-4 + n * n * (2 * r / _PRODUCT_RATE + 1 / _ELEMENTS_PER_SECOND)
     width = np.array([settings.svd.sketch_width(int(rank)) for rank in r.ravel()], dtype=np.float64)
-    passes = 2 + 2 * settings.svd.power_iterations
-    is_svd = columns["method"] == "svd"
-    seconds += np.where(is_svd & ~dense, passes * 2 * n * n * width / _PRODUCT_RATE, 0.0)
-    halved = 2 if settings.ap.precision == "single" else 1
-    step = n * n * (6 * r / _PRODUCT_RATE + 1 / _ELEMENTS_PER_SECOND) / halved + 8 * n * r * r / _SVD_RATE + 5e-5
+    passes = np.where(_uses_lapack(n, r, settings), 0, 2 + 2 * settings.svd.power_iterations)
+    step = 3e-5 + n * n * (_PROJECTION_PRODUCT * r + _PROJECTION_ENTRY) + _PROJECTION_BASIS * n * r * r
     if settings.ap.projection == "exact":
-        step = 22 * n**3 / _SVD_RATE / halved
-    seconds += np.where(columns["method"] == "ap", _PROJECTIONS * step, 0.0)
+        step = _SVD / 2 * n**3
+    if settings.ap.precision == "double":
+        step = step * 2
+    is_ap = columns["method"] == "ap"
+    seconds = 2e-4 + n * n * _PRODUCT * r + np.where(is_ap, _PROJECTIONS * step, 2 * passes * n * n * width * _PRODUCT)
     held = np.minimum(8 * n * n, _STORED_BYTES)
-    memory = np.where(columns["method"] == "ap", 40 * n * n, held + 48 * n * width)
-    return Cost(seconds, memory)
+    return Cost(seconds, np.where(is_ap, 40 * n * n, held + 48 * n * width))
 
 
 def _settings_used(labels: Mapping[str, Sequence[Label]]) -> set[str]:

@@ -69,7 +69,7 @@ def test_run_killed_at_any_write_is_completed_by_running_it_again(spec, workspac
 
 def test_killed_run_leaves_no_process_behind(spec, workspace, server_environment, prefect_folder):
     environment = {key: value for key, value in server_environment.items() if key != "PREFECT_API_URL"}
-    left = run_until_write(60, workspace, environment | {"PREFECT_HOME": str(prefect_folder)}, spec, "k.zarr")
+    left = run_until_write(40, workspace, environment | {"PREFECT_HOME": str(prefect_folder)}, spec, "k.zarr")
     assert isinstance(left, list)
     assert len(left) >= THREADS + 1  # the workers and the embedded server
     processes = [psutil.Process(pid) for pid in left if psutil.pid_exists(pid)]

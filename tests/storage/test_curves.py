@@ -1,0 +1,109 @@
+"""Medians need all their trials; exports keep every value."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+
+from pipeline.errors import StoreError
+from pipeline.experiment import Outcome
+from storage import Status, export, median_curves, open_results
+from storage.export import failures
+from tests.storage.test_results import fill, sweep, synthetic
+
+
+def dataset(values, status) -> xr.Dataset:
+    """Results over m and seed."""
+    values = np.asarray(values, dtype=float)
+    coordinates = {"m": np.arange(len(values)), "seed": np.arange(values.shape[1])}
+    variables = {"epsilon": values, "lower_bound": values / 2, "status": np.asarray(status, dtype=np.int8)}
+    return xr.Dataset({name: (("m", "seed"), array) for name, array in variables.items()}, coordinates)
+
+
+def test_median_and_spread_are_numpys():
+    values = np.random.default_rng(1).random((4, 5))
+    curves = median_curves(dataset(values, np.full((4, 5), Status.DONE)))
+    np.testing.assert_array_equal(curves["epsilon"], np.median(values, axis=1))
+    np.testing.assert_array_equal(curves["lower_bound"], np.median(values / 2, axis=1))
+    for name, share in (("min", 0), ("q25", 0.25), ("q75", 0.75), ("max", 1)):
+        np.testing.assert_allclose(curves[f"epsilon_{name}"], np.quantile(values, share, axis=1), rtol=1e-15)
+    assert (curves["trials"] == 5).all()
+
+
+@pytest.mark.parametrize("state", [Status.MISSING, Status.FAILED])
+def test_one_trial_short_withholds_the_median_and_says_how_many_there_are(state):
+    status = np.full((2, 5), Status.DONE)
+    status[1, 2] = state
+    curves = median_curves(dataset(np.ones((2, 5)), status))
+    assert curves["epsilon"].values.tolist()[0] == 1.0
+    for name in ("epsilon", "epsilon_min", "epsilon_q25", "epsilon_q75", "epsilon_max", "lower_bound"):
+        assert np.isnan(curves[name].values[1])
+    assert curves["trials"].values.tolist() == [5, 4]
+    assert curves["trials_declared"].values.tolist() == [5, 5]
+
+
+def test_trials_that_do_not_belong_to_the_sweep_are_not_waited_for():
+    status = np.full((2, 5), Status.DONE)
+    status[1, 3:] = Status.SKIPPED
+    values = np.where(status == Status.DONE, [1.0, 2, 3, 4, 5], np.nan)
+    curves = median_curves(dataset(values, status))
+    assert curves["epsilon"].values.tolist() == [3.0, 2.0]
+    assert curves["trials_declared"].values.tolist() == [5, 3]
+
+
+def test_point_without_any_trial_is_missing():
+    curves = median_curves(dataset(np.full((1, 5), np.nan), np.full((1, 5), Status.SKIPPED)))
+    assert np.isnan(curves["epsilon"].values).all()
+    assert curves["trials"].values.tolist() == [0]
+
+
+def test_selection_of_one_trial_is_its_own_median():
+    curves = median_curves(dataset([[1.0, 2.0]], [[1, 1]]).isel(seed=1))
+    assert curves["epsilon"].values.tolist() == [2.0]
+
+
+def partly_failed(case):
+    return synthetic(case) if case["m"] == 2 or case["seed"] else Outcome(None, "ValueError: never")
+
+
+@pytest.fixture
+def store(tmp_path):
+    fill(tmp_path / "s.zarr", sweep(where="r < 4 or m == 5"), partly_failed)
+    return tmp_path / "s.zarr"
+
+
+@pytest.mark.parametrize("ending", ["nc", "zarr"])
+def test_grid_exports_hold_the_same_dataset(store, tmp_path, ending):
+    target = tmp_path / f"copy.{ending}"
+    assert export(open_results(store), target) == 7
+    copy = xr.open_dataset(target) if ending == "nc" else xr.open_zarr(target)
+    with copy:
+        original = open_results(store)
+        assert copy.attrs == original.attrs
+        for name in original.variables:
+            np.testing.assert_array_equal(copy[name].values.tolist(), original[name].values.tolist())
+
+
+@pytest.mark.parametrize("ending", ["parquet", "csv"])
+def test_table_exports_hold_a_row_a_finished_or_failed_cell(store, tmp_path, ending):
+    target = tmp_path / f"cells.{ending}"
+    export(open_results(store), target)
+    frame = pd.read_parquet(target) if ending == "parquet" else pd.read_csv(target)
+    assert frame["status"].value_counts().to_dict() == {"done": 7, "failed": 2}
+    row = frame[(frame["m"] == 5) & (frame["r"] == 4) & (frame["seed"] == 2)].iloc[0]
+    assert row["epsilon"] == 5e6 + 40e3 + 4 + 0.2 + 0.03
+    assert (frame.loc[frame["status"] == "failed", "message"] == "ValueError: never").all()
+
+
+def test_failures_are_named_by_all_their_labels(store):
+    assert failures(store) == [
+        f"function=gaussian, sampling=ball-symmetric, m=5, n=40, r={r}, method=svd, seed=0: ValueError: never"
+        for r in (2, 4)
+    ]
+
+
+def test_unknown_ending_and_existing_target_are_refused(store, tmp_path):
+    with pytest.raises(StoreError, match=r"'x.xls' has no known ending; use one of .nc, .zarr, .parquet, .csv"):
+        export(open_results(store), tmp_path / "x.xls")
+    with pytest.raises(StoreError, match="exists; remove it"):
+        export(open_results(store), store)

@@ -1,0 +1,234 @@
+"""The store: opened by plain xarray, grown without loss, one identity, one writer."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import xarray as xr
+import zarr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.errors import StoreError
+from pipeline.experiment import Outcome
+from pipeline.experiments import EXPERIMENTS
+from pipeline.grid import parse_sweep
+from storage import Status, Writer, open_results, pending, sweep_status
+from storage.results import store_experiment
+from storage.schema import chunk_shape, extend_arrays
+
+APPROXIMATION = EXPERIMENTS["approximation"]
+
+
+def sweep(*, settings_: str = "{}", **changes: str):
+    block = {
+        "function": "[gaussian]",
+        "sampling": "[ball-symmetric]",
+        "m": "[2, 5]",
+        "n": "[40]",
+        "r": "[2, 4]",
+        "method": "[svd]",
+        "seeds": "3",
+    } | changes
+    lines = ", ".join(f"{key}: {value}" for key, value in block.items())
+    return parse_sweep(f"name: test\nsettings: {settings_}\ngrid:\n  - {{{lines}}}\n")
+
+
+def synthetic(case) -> Outcome:
+    """An outcome that tells which case it belongs to."""
+    value = case["m"] * 1e6 + case["n"] * 1e3 + case["r"] + case["seed"] / 10 + len(case["method"]) / 100
+    return Outcome({"epsilon": value, "lower_bound": 0.0, "max_norm": 1.0, "iterations": case["r"], "seconds": 0.0})
+
+
+def fill(path, spec, outcome=synthetic, *, retry_failed=False) -> int:
+    """Write an outcome to every pending cell; returns how many there were."""
+    with Writer.open(path, spec) as writer:
+        cells = np.argwhere(pending(spec, sweep_status(path, spec), retry_failed=retry_failed))
+        if len(cells):
+            writer.write(cells, [outcome(spec.case(cell)) for cell in cells])
+    return len(cells)
+
+
+def assert_holds(path, spec) -> None:
+    """Every wanted cell holds the value of its own case."""
+    ds = open_results(path)
+    for cell in np.argwhere(spec.wanted):
+        case = spec.case(cell)
+        found = ds.sel(dict(case.labels))
+        assert found["status"] == Status.DONE
+        assert found["epsilon"] == synthetic(case).values["epsilon"]
+        assert found["iterations"] == case["r"]
+
+
+def test_plain_xarray_opens_a_store_without_warning(tmp_path):
+    fill(tmp_path / "s.zarr", sweep())
+    with xr.open_zarr(tmp_path / "s.zarr") as ds:  # warnings are errors here
+        assert dict(ds.sizes) == {"function": 1, "sampling": 1, "m": 2, "n": 1, "r": 2, "method": 1, "seed": 3}
+        assert ds["status"].attrs["flag_meanings"] == "missing done failed skipped"
+        assert ds["status"].attrs["flag_values"] == [0, 1, 2, 3]
+        assert all(ds[name].attrs["long_name"] for name in ds.variables)
+        assert ds["seconds"].attrs["units"] == "s"
+        (session,) = json.loads(ds.attrs["sessions"])
+        assert {"started", "ended", "host", "python", "libraries", "epsweep", "spec"} <= session.keys()
+
+
+def test_growing_every_axis_keeps_what_is_there_and_asks_for_the_rest(tmp_path):
+    path = tmp_path / "s.zarr"
+    small = sweep()
+    assert fill(path, small) == 12
+    large = sweep(
+        function="[cauchy, gaussian, quartic_gaussian]",
+        sampling="[sphere-independent, ball-symmetric]",
+        m="[1, 2, 5, 300]",
+        n="[30, 40, 50]",
+        r="[2, 3, 4]",
+        method="[ap, svd]",
+        seeds="[5, 0, 1, 2]",
+    )
+    assert fill(path, large) == large.wanted.sum() - 12
+    assert_holds(path, large)
+    ds = open_results(path)
+    assert ds["m"].values.tolist() == [1, 2, 5, 300]
+    assert ds["seed"].values.tolist() == [0, 1, 2, 5]
+    assert fill(path, small) == 0
+
+
+@settings(max_examples=15, derandomize=True, deadline=None)
+@given(steps=st.lists(st.tuples(*(st.sets(st.integers(1, 9), min_size=1, max_size=4) for _ in range(3))), max_size=4))
+def test_any_sequence_of_specs_leaves_each_value_at_its_labels(tmp_path_factory, steps):
+    path = tmp_path_factory.mktemp("grow") / "s.zarr"
+    for m, n, seeds in steps:
+        spec = sweep(m=str(list(m)), n=str([10 * x for x in n]), seeds=str(list(seeds)))
+        fill(path, spec)
+        assert_holds(path, spec)
+
+
+def test_cells_outside_a_sweep_are_skipped_until_a_spec_wants_them(tmp_path):
+    path = tmp_path / "s.zarr"
+    assert fill(path, sweep(where="r < 4 or m == 5")) == 9
+    ds = open_results(path)
+    assert (ds["status"].sel(m=2, r=4) == Status.SKIPPED).all()
+    assert (ds["status"] == Status.DONE).sum() == 9
+    assert fill(path, sweep()) == 3
+    assert (open_results(path)["status"] == Status.DONE).all()
+
+
+def test_pending_cells_of_an_earlier_spec_stay_pending_when_another_grows_the_store(tmp_path):
+    path = tmp_path / "s.zarr"
+    with Writer.open(path, sweep()):
+        pass
+    fill(path, sweep(m="[9]"))
+    status = open_results(path)["status"]
+    assert (status.sel(m=[2, 5]) == Status.MISSING).all()
+    assert (status.sel(m=9) == Status.DONE).all()
+
+
+def test_growth_that_was_killed_before_publishing_is_undone_or_repeated(tmp_path):
+    path = tmp_path / "s.zarr"
+    fill(path, sweep())
+    labels = {axis: list(values) for axis, values in sweep().labels.items()}
+    extend_arrays(path, labels | {"m": [2, 5, 7, 8]})  # and then killed: nothing is consolidated
+    (path / "status" / "zarr.0123.partial").touch()
+    with xr.open_zarr(path) as ds:
+        assert ds["m"].values.tolist() == [2, 5]
+    assert fill(path, sweep()) == 0
+    assert_holds(path, sweep())
+    assert not list(path.rglob("*.partial"))
+    extend_arrays(path, labels | {"m": [2, 5, 7, 8]})
+    assert fill(path, sweep(m="[2, 5, 6]")) == 6
+    assert_holds(path, sweep(m="[2, 5, 6]"))
+
+
+def test_store_appears_whole_or_not_at_all(tmp_path, monkeypatch):
+    monkeypatch.setattr("storage.results.consolidate", lambda path: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt), Writer.open(tmp_path / "s.zarr", sweep()):
+        pass
+    assert not (tmp_path / "s.zarr").exists()
+    monkeypatch.undo()
+    assert fill(tmp_path / "s.zarr", sweep()) == 12
+
+
+def test_failed_cells_keep_their_message_until_a_retry_succeeds(tmp_path):
+    path = tmp_path / "s.zarr"
+
+    def failing(case):
+        return synthetic(case) if case["m"] == 2 else Outcome(None, f"ValueError: no m = {case['m']}, ε too large")
+
+    fill(path, sweep(), failing)
+    ds = open_results(path)
+    assert (ds["status"].sel(m=5) == Status.FAILED).all()
+    assert (ds["message"].sel(m=5) == "ValueError: no m = 5, ε too large").all()
+    assert ds["epsilon"].sel(m=5).isnull().all()
+    assert fill(path, sweep()) == 0
+    assert fill(path, sweep(), retry_failed=True) == 6
+    assert (open_results(path)["message"] == "").all()
+    assert_holds(path, sweep())
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ("{svd: {oversampling: 3}}", "settings.svd.oversampling = 16, this spec says 3"),
+        ("{svd: {driver: lapack}}", "settings.svd.driver = 'auto', this spec says 'lapack'"),
+    ],
+)
+def test_other_settings_are_refused(tmp_path, other, message):
+    fill(tmp_path / "s.zarr", sweep())
+    with pytest.raises(StoreError, match=message), Writer.open(tmp_path / "s.zarr", sweep(settings_=other)):
+        pass
+
+
+def test_settings_of_a_method_that_the_store_does_not_hold_may_still_be_chosen(tmp_path):
+    path = tmp_path / "s.zarr"
+    fill(path, sweep())
+    loose = "{ap: {tolerance: 0.1}}"
+    fill(path, sweep(settings_=loose))
+    fill(path, sweep(settings_=loose, method="[ap]"))
+    with pytest.raises(StoreError, match=r"settings.ap.tolerance = 0.1, this spec says 0.01"):
+        sweep_status(path, sweep(method="[ap]"))
+
+
+def test_second_writer_is_refused_with_the_name_of_the_first(tmp_path):
+    path = tmp_path / "s.zarr"
+    refused = pytest.raises(StoreError, match=r"is being written by process \d+ of .* on .* since")
+    with Writer.open(path, sweep()), refused, Writer.open(path, sweep()):
+        pass
+    fill(path, sweep())
+
+
+def test_writer_reports_a_disk_that_refuses(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with Writer.open(tmp_path / "s.zarr", sweep()) as writer:
+        monkeypatch.setattr(zarr.Array, "set_coordinate_selection", full)
+        with pytest.raises(StoreError, match=r"cannot be written \(No space left on device\)"):
+            writer.write(np.array([[0] * 7]), [synthetic(sweep().case([0] * 7))])
+        monkeypatch.undo()
+
+
+@pytest.mark.parametrize("kind", ["nothing", "folder", "file", "foreign zarr", "later experiment"])
+def test_what_is_no_store_is_named(tmp_path, kind):
+    path = tmp_path / "x"
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "file":
+        path.write_text("no store")
+    elif kind == "foreign zarr":
+        xr.Dataset({"a": ("x", [1.0])}).to_zarr(path, zarr_format=3, consolidated=False)
+    elif kind == "later experiment":
+        fill(path, sweep())
+        zarr.open_group(path, use_consolidated=True).attrs.update({"experiment": "magic"})
+    with pytest.raises(StoreError, match=str(path)):
+        store_experiment(path)
+
+
+@settings(max_examples=200, derandomize=True, deadline=None)
+@given(lengths=st.tuples(*(st.integers(1, 60) for _ in APPROXIMATION.axes)))
+def test_chunks_hold_thousands_of_cells_and_waste_little(lengths):
+    chunk = chunk_shape(APPROXIMATION, lengths)
+    assert math.prod(chunk) == 4096
+    cells = math.prod(lengths)
+    chunks = math.prod(math.ceil(length / size) for length, size in zip(lengths, chunk, strict=True))
+    assert chunks <= max(4, 8 * cells / 4096)
