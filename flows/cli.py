@@ -89,9 +89,14 @@ def run(spec: str, store: str | None, cluster: str, retry_failed: bool) -> None:
         click.echo(f"predicted: {_duration(seconds)}, {plan.peak_memory / 2**20:.0f} MiB a worker")
         with prefect_server() as wait_for_server, open_cluster(cluster) as running:
             wait_for_server()
+            from prefect.logging.handlers import APILogHandler
+
             from flows.sweep import sweep_flow
 
-            sweep_flow(str(path), target, running.address, retry_failed)
+            try:
+                sweep_flow(str(path), target, running.address, retry_failed)
+            finally:
+                APILogHandler().flush()  # while the server is there
     _conclude(sweep, spec, target)
 
 

@@ -1,0 +1,81 @@
+"""Batches: every pending cell once, long ones first, cells of a matrix together."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flows.planning import BATCH_SECONDS, make_plan
+from pipeline.errors import InputError
+from pipeline.grid import parse_sweep
+
+SPEC = """
+name: plan
+grid:
+  - function: [gaussian, cauchy]
+    sampling: [ball-symmetric]
+    m: [2, 5]
+    n: [50, 400, 2000]
+    r: [2, 10, 40]
+    method: [svd, ap]
+    seeds: 2
+"""
+SWEEP = parse_sweep(SPEC)
+
+
+def matrices(cells: np.ndarray) -> int:
+    shared = [i for i, axis in enumerate(SWEEP.experiment.axes) if axis.name in SWEEP.experiment.shared]
+    return len(np.unique(cells[:, shared], axis=0))
+
+
+@settings(max_examples=40, derandomize=True, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), share=st.floats(0.0, 1.0), threads=st.integers(1, 64))
+def test_batches_hold_every_pending_cell_once_longest_first(seed, share, threads):
+    todo = SWEEP.wanted & (np.random.default_rng(seed).random(SWEEP.wanted.shape) < share)
+    plan = make_plan(SWEEP, todo, threads)
+    assert plan.cells == todo.sum()
+    if not plan.cells:
+        assert plan.batches == []
+        return
+    cells = np.concatenate([batch.cells for batch in plan.batches])
+    assert sorted(map(tuple, cells)) == sorted(map(tuple, np.argwhere(todo)))
+    seconds = [batch.seconds for batch in plan.batches]
+    assert seconds == sorted(seconds, reverse=True)
+    assert sum(seconds) >= plan.seconds * (1 - 1e-9)
+    assert plan.matrices == matrices(np.argwhere(todo))
+
+
+def test_short_sweep_keeps_every_thread_busy_and_a_long_one_has_batches_of_a_minute():
+    few = make_plan(SWEEP, SWEEP.wanted, threads=2)
+    assert len(few.batches) >= 8
+    long = parse_sweep(SPEC.replace("seeds: 2", "seeds: 1000"))
+    plan = make_plan(long, long.wanted, threads=2)
+    median = float(np.median([batch.seconds for batch in plan.batches]))
+    assert BATCH_SECONDS / 2 < median < BATCH_SECONDS * 2
+
+
+def test_cells_of_a_matrix_are_split_only_where_it_is_worth_generating_it_again():
+    one = parse_sweep(SPEC.replace("[2, 10, 40]", "{from: 1, to: 400, count: 400}").replace("[50, 400, 2000]", "[400]"))
+    plan = make_plan(one, one.wanted, threads=2)
+    assert max(batch.seconds for batch in plan.batches) < 2 * BATCH_SECONDS
+    svd_only = parse_sweep(SPEC.replace("[svd, ap]", "[svd]").replace("[50, 400, 2000]", "[2000]"))
+    plan = make_plan(svd_only, svd_only.wanted, threads=2)
+    assert sum(matrices(batch.cells) for batch in plan.batches) == plan.matrices
+
+
+def test_case_that_fits_no_worker_is_named_with_the_numbers():
+    plan = make_plan(SWEEP, SWEEP.wanted, threads=2)
+    assert plan.largest is not None
+    assert plan.largest["n"] == 2000
+    plan.require_memory(plan.peak_memory)
+    with pytest.raises(InputError, match=r"a case needs 0\.\d GiB and a worker has 0\.1 GiB \(function=.*n=2000"):
+        plan.require_memory(0.1 * 2**30)
+
+
+def test_failed_batch_is_halved_down_to_a_condemned_cell():
+    batch = make_plan(SWEEP, SWEEP.wanted, threads=1).batches[0]
+    pieces = batch.pieces()
+    np.testing.assert_array_equal(np.concatenate([piece.cells for piece in pieces]), batch.cells)
+    while len(batch.cells) > 1:
+        batch = batch.pieces()[0]
+    assert [piece.condemned for piece in batch.pieces()] == [True]
