@@ -98,7 +98,7 @@ def get_method(name: str) -> Method:
     InputError
         If there is no such method.
     """
-    if name not in METHODS:
+    if not isinstance(name, str) or name not in METHODS:
         raise InputError(f"method: {name!r} is not known; use one of {', '.join(METHODS)}")
     return METHODS[name]
 
@@ -139,9 +139,9 @@ def approximate(
     """
     values = as_matrix(matrix)
     chosen = get_method(method)
-    if not isinstance(rank, int | np.integer) or not 1 <= rank <= min(values.shape):
+    if not isinstance(rank, int | np.integer) or isinstance(rank, bool) or not 1 <= rank <= min(values.shape):
         raise InputError(f"rank: {rank!r} is not an integer between 1 and min{values.shape} = {min(values.shape)}")
-    if not isinstance(seed, int | np.integer) or seed < 0:
+    if not isinstance(seed, int | np.integer) or isinstance(seed, bool) or seed < 0:
         raise InputError(f"seed: {seed!r} is not a non-negative integer")
     try:
         options = chosen.settings(**settings)

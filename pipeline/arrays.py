@@ -53,7 +53,10 @@ def as_matrix(values: npt.ArrayLike) -> FloatArray:
     InputError
         If the values are not a real, finite, non-empty two-dimensional array.
     """
-    array = np.asarray(values)
+    try:
+        array = np.asarray(values)
+    except ValueError as error:
+        raise InputError("matrix: its rows differ in length; pass a 2-D array") from error
     if array.ndim != 2 or 0 in array.shape:
         raise InputError(f"matrix: shape {array.shape} is not that of a non-empty matrix; pass a 2-D array")
     if array.dtype.kind not in "fiub":
@@ -63,12 +66,12 @@ def as_matrix(values: npt.ArrayLike) -> FloatArray:
     return array
 
 
-def check_finite(array: FloatArray, name: str) -> None:
-    """Raise InputError naming the first entry that is NaN or infinite."""
+def check_finite(array: FloatArray, name: str, top: int = 0, left: int = 0) -> None:
+    """Raise InputError naming the first entry that is NaN or infinite, in a block that begins at [top, left]."""
     finite = np.isfinite(array)
     if not finite.all():
         i, j = np.argwhere(~finite)[0]
-        raise InputError(f"{name}: entry [{i}, {j}] is {array[i, j]}; every entry must be finite")
+        raise InputError(f"{name}: entry [{top + i}, {left + j}] is {array[i, j]}; every entry must be finite")
 
 
 def max_norm(matrix: Matrix) -> float:

@@ -32,8 +32,12 @@ def tail_bound(decomposition: Decomposition, rank: int) -> float:
     """
     n1, n2 = len(decomposition.u), int(decomposition.vt.shape[1])
     s = decomposition.s
+    largest = float(s[0])
+    if largest == 0:
+        return 0.0
+    s = s / largest  # its squares neither overflow nor vanish
     tail = float(np.linalg.norm(s[rank:])) - _ROUNDING * (n1 + n2) * float(np.linalg.norm(s))
-    return max(0.0, tail * (1 - _ROUNDING)) / math.sqrt(n1 * n2)
+    return max(0.0, tail * (1 - _ROUNDING)) / math.sqrt(n1 * n2) * largest
 
 
 def lower_bound(matrix: npt.ArrayLike, rank: int) -> float:
@@ -63,6 +67,6 @@ def lower_bound(matrix: npt.ArrayLike, rank: int) -> float:
     0.433013
     """
     values = as_matrix(matrix)
-    if rank < 1:
-        raise InputError(f"rank: {rank} is not a positive integer")
+    if not isinstance(rank, int | np.integer) or isinstance(rank, bool) or rank < 1:
+        raise InputError(f"rank: {rank!r} is not a positive integer")
     return tail_bound(lapack_svd(values), rank)

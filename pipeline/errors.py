@@ -1,5 +1,23 @@
 """Exceptions whose message is one clear line for the person at the command line."""
 
+import reprlib
+
+_REPR = reprlib.Repr()
+_REPR.maxlevel, _REPR.maxstring, _REPR.maxlong, _REPR.maxother = 3, 80, 40, 80
+
+
+def shown(value: object) -> str:
+    """How a value stands in a message: its repr in one line of bounded length."""
+    try:
+        return one_line(_REPR.repr(value), 120)
+    except ValueError:  # an integer of more digits than Python prints
+        return f"a {type(value).__name__} too long to print"
+
+
+def one_line(text: object, limit: int = 200) -> str:
+    """A text in one line of bounded length."""
+    return " ".join(str(text).split())[:limit]
+
 
 class EpsweepError(Exception):
     """Base of all errors that a user can mend; the message names the field, the value and the remedy."""

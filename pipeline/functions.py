@@ -8,7 +8,7 @@ import numpy as np
 from scipy.spatial.distance import cdist
 
 from pipeline.arrays import FloatArray
-from pipeline.errors import InputError
+from pipeline.errors import InputError, one_line, shown
 
 _DIRECT_DIMENSION = 16  # up to here direct differences cost no more than the product formula
 _CLOSE = 1e-2  # squared distances below this share of ‖x‖² + ‖y‖² are recomputed from differences
@@ -152,14 +152,14 @@ def get_function(name: str) -> GeneratingFunction:
     module_name, colon, attribute = name.partition(":")
     if not colon:
         known = ", ".join(BUILT_IN)
-        raise InputError(f"function: {name!r} is not known; use one of {known}, or your own as module:name")
+        raise InputError(f"function: {shown(name)} is not known; use one of {known}, or your own as module:name")
     try:
         pairs = getattr(importlib.import_module(module_name), attribute)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise InputError(
-            f"function: {name!r} cannot be imported ({type(error).__name__}: {error}); "
-            f"put {module_name}.py beside the spec, in the working directory or on PYTHONPATH"
+            f"function: {shown(name)} cannot be imported ({type(error).__name__}: {one_line(error)}); "
+            f"put {one_line(module_name, 80)}.py beside the spec, in the working directory or on PYTHONPATH"
         ) from error
     if not callable(pairs):
-        raise InputError(f"function: {name!r} is a {type(pairs).__name__}; name a function f(X, Y)")
+        raise InputError(f"function: {shown(name)} is a {type(pairs).__name__}; name a function f(X, Y)")
     return GeneratingFunction(name, f"{attribute}(X, Y)", module_name, pairs, symmetric=False)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
 
-from pipeline.errors import InputError
+from pipeline.errors import InputError, one_line, shown
 from pipeline.experiment import Axis, Case, Experiment, Label
 from pipeline.experiments import EXPERIMENTS
 from pipeline.predicates import Predicate
@@ -153,10 +153,12 @@ class _UniqueKeyLoader(yaml.SafeLoader):
 def _unique_mapping(loader: _UniqueKeyLoader, node: yaml.MappingNode) -> dict[object, object]:
     seen: set[object] = set()
     for key_node, _ in node.value:
+        if not isinstance(key_node, yaml.ScalarNode):
+            continue  # refused by construct_mapping
         key = key_node.value
-        if key in seen and isinstance(key, str):
+        if key in seen:
             raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} is given twice", key_node.start_mark)
-        seen.add(key if isinstance(key, str) else id(key_node))
+        seen.add(key)
     return loader.construct_mapping(node, deep=True)
 
 
@@ -169,9 +171,9 @@ def _parse_yaml(text: str) -> dict[object, object]:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         place = f"line {mark.line + 1}, column {mark.column + 1}" if mark else "the text"
-        raise InputError(f"{place}: {error.problem}; the spec must be valid YAML") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise InputError(f"not valid YAML ({' '.join(str(error).split())[:200]})") from error
+        raise InputError(f"{place}: {one_line(error.problem)}; the spec must be valid YAML") from error
+    except Exception as error:  # tags such as !!bool and !!timestamp raise what they like
+        raise InputError(f"not valid YAML ({one_line(error)})") from error
     if not isinstance(document, dict):
         kind = "empty" if document is None else f"a {type(document).__name__}"
         raise InputError(f"the spec is {kind}; give a mapping with the keys name, experiment and grid")
@@ -181,7 +183,7 @@ def _parse_yaml(text: str) -> dict[object, object]:
 def _experiment_of(document: Mapping[object, object]) -> Experiment:
     name = document.get("experiment", "approximation")
     if not isinstance(name, str) or name not in EXPERIMENTS:
-        raise InputError(f"experiment: {name!r} is not known; use one of {', '.join(EXPERIMENTS)}")
+        raise InputError(f"experiment: {shown(name)} is not known; use one of {', '.join(EXPERIMENTS)}")
     return EXPERIMENTS[name]
 
 
@@ -209,7 +211,7 @@ def _parse_where(kinds: Mapping[str, type], value: object) -> Predicate | None:
     if value is None:
         return None
     if not isinstance(value, str):
-        raise ValueError(f"{value!r} is not a text; write an expression such as 'r <= n / 2'")
+        raise ValueError(f"{shown(value)} is not a text; write an expression such as 'r <= n / 2'")
     try:
         return Predicate(value, kinds)
     except InputError as error:
@@ -220,17 +222,20 @@ def _expand(axis: Axis, value: object) -> tuple[Label, ...]:
     """Labels of an axis from a list, a range, or for seeds a count."""
     if isinstance(value, dict):
         if axis.kind is str:
-            raise ValueError(f"{value!r} is a range, which is for integers; list the labels")
+            raise ValueError(f"{shown(value)} is a range, which is for integers; list the labels")
         try:
             value = Range.model_validate(value).labels()
         except ValidationError as error:
             raise ValueError(_explain(error, Range)) from error
     elif axis.key == "seeds" and isinstance(value, int) and not isinstance(value, bool):
         if not 1 <= value <= _MAX_LABELS:
-            raise ValueError(f"{value} trials; give a count of at least 1, or a list of trial numbers")
+            raise ValueError(f"{shown(value)} trials; give a count of at least 1, at most {_MAX_LABELS}, or a list")
         value = list(range(value))
     if not isinstance(value, list):
-        raise ValueError(f"{value!r} is not a list; write [{value}]")
+        if axis.key == "seeds":
+            raise ValueError(f"{shown(value)} is neither a count nor a list; write 5, or [0, 3]")
+        remedy = f"write [{one_line(value, 80)}]" if type(value) in (int, str) else "list the labels"
+        raise ValueError(f"{shown(value)} is not a list; {remedy}")
     if not 0 < len(value) <= _MAX_LABELS:
         problem = "is empty; give at least one label" if not value else f"has more than {_MAX_LABELS} labels"
         raise ValueError(f"the list {problem}")
@@ -245,9 +250,9 @@ def _expand(axis: Axis, value: object) -> tuple[Label, ...]:
 def _check_label(axis: Axis, label: object, place: str) -> None:
     if type(label) is not axis.kind:
         wanted = "an integer; write it in digits, such as 1000" if axis.kind is int else "a text; write a name"
-        raise ValueError(f"{place}{label!r} is not {wanted}")
+        raise ValueError(f"{place}{shown(label)} is not {wanted}")
     if isinstance(label, int) and not axis.least <= label <= _MAX_INTEGER:
-        raise ValueError(f"{place}{label} is not between {axis.least} and {_MAX_INTEGER}")
+        raise ValueError(f"{place}{shown(label)} is not between {axis.least} and {_MAX_INTEGER}")
     if isinstance(label, str) and axis.check is not None:
         try:
             axis.check(label)
@@ -258,8 +263,9 @@ def _check_label(axis: Axis, label: object, place: str) -> None:
 def _explain(error: ValidationError, model: type[BaseModel]) -> str:
     """State the first problem in one line: path, value, remedy."""
     first = min(error.errors(), key=lambda problem: problem["type"] == "missing")  # a misspelt key comes first
-    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).lstrip(".")
-    value = " ".join(repr(first["input"]).split())[:80]
+    path = "".join(f"[{part}]" if isinstance(part, int) else f".{one_line(part, 80)}" for part in first["loc"])
+    path = path.lstrip(".")
+    value = shown(first["input"])
     if first["type"] == "missing":
         message = "is missing; add it"
     elif first["type"] == "extra_forbidden":
@@ -270,7 +276,7 @@ def _explain(error: ValidationError, model: type[BaseModel]) -> str:
     elif first["type"] == "value_error":
         message = first["msg"].removeprefix("Value error, ")
     elif first["type"] == "string_pattern_mismatch":
-        message = f"{value} will not do; use letters, digits, '.', '_' and '-', starting with a letter or digit"
+        message = f"{value} will not do; use up to 100 letters, digits, '.', '_', '-', the first a letter or digit"
     else:
         message = f"{value} will not do: {first['msg'][0].lower()}{first['msg'][1:]}"
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
@@ -304,7 +310,7 @@ def _grid(blocks: Sequence[Any], experiment: Experiment) -> tuple[Labels, Mask]:
         shape = [len(values) for values in chosen.values()]
         cells = np.broadcast_to(True if block.where is None else block.where(columns), shape)
         if not cells.any():
-            raise InputError(f"grid[{position}].where: {block.where.text!r} leaves no cell; loosen it")
+            raise InputError(f"grid[{position}].where: {shown(block.where.text)} leaves no cell; loosen it")
         _check_constraints(experiment, columns, cells, f"grid[{position}]")
         where = np.ix_(*(positions(labels[axis], values) for axis, values in chosen.items()))
         wanted[where] |= cells

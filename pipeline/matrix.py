@@ -68,7 +68,7 @@ class FunctionMatrix:
                 part = tile[max(top - row, 0) : bottom - row, max(left - col, 0) : right - col]
                 at_row, at_col = max(row - top, 0), max(col - left, 0)
                 block[at_row : at_row + part.shape[0], at_col : at_col + part.shape[1]] = part
-        check_finite(block, f"function {self.function.name}")
+        check_finite(block, f"function {self.function.name}", top, left)
         return block
 
     def to_numpy(self) -> FloatArray:
@@ -127,4 +127,7 @@ def function_matrix(
     function = get_function(function) if isinstance(function, str) else function
     sampling = get_sampling(sampling) if isinstance(sampling, str) else sampling
     x = sampling.points("x", int(m), int(seed), 0, int(n))
-    return FunctionMatrix(function, x, x if sampling.symmetric else sampling.points("y", int(m), int(seed), 0, int(n)))
+    y = x if sampling.symmetric else sampling.points("y", int(m), int(seed), 0, int(n))
+    for points in (x, y):
+        points.setflags(write=False)  # a user's function cannot change them
+    return FunctionMatrix(function, x, y)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.errors import InputError
+from pipeline.errors import InputError, shown
 
 _MAX_LENGTH = 1000
 _ARITHMETIC: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
@@ -41,6 +41,14 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
 _HELP = "write comparisons such as 'r <= n / 2 and m in (2, 10)' of"
 
 
+def _as_float(constant: int) -> float:
+    """An integer of any length; infinite where a float cannot hold it."""
+    try:
+        return float(constant)
+    except OverflowError:
+        return float("inf")
+
+
 class Predicate:
     """A parsed expression that says for each combination of labels whether it holds.
 
@@ -66,9 +74,9 @@ class Predicate:
             self._tree = ast.parse(text.strip(), mode="eval").body
             kind = self._kind(self._tree)
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-            raise InputError(f"{text[:80]!r} cannot be read; {self._help()}") from error
+            raise InputError(f"{shown(text)} cannot be read; {self._help()}") from error
         if kind is not bool:
-            raise InputError(f"{text!r} is not a comparison; {self._help()}")
+            raise InputError(f"{shown(text)} is not a comparison; {self._help()}")
 
     def __call__(self, columns: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.bool_]:
         """Evaluate on arrays of labels that broadcast against each other."""
@@ -79,7 +87,7 @@ class Predicate:
         return f"{_HELP} {', '.join(self._kinds)}"
 
     def _refuse(self, node: ast.AST, why: str) -> InputError:
-        return InputError(f"{ast.unparse(node)!r} {why}; {self._help()}")
+        return InputError(f"{shown(ast.unparse(node))} {why}; {self._help()}")
 
     def _kind(self, node: ast.AST) -> type:
         """Type of a node (bool, float or str), refusing whatever the language does not know."""
@@ -140,7 +148,7 @@ class Predicate:
 
         match node:
             case ast.Constant(value=constant):
-                return float(constant) if type(constant) is int else constant
+                return _as_float(constant) if type(constant) is int else constant
             case ast.Name(id=name):
                 return columns[name] if self._kinds[name] is str else columns[name].astype(np.float64)
             case ast.BoolOp(op=op, values=operands):
@@ -155,8 +163,9 @@ class Predicate:
             case ast.Call(func=ast.Name(id=name), args=arguments):
                 return _FUNCTIONS[name](*map(value, arguments))
             case ast.Compare(left=left, ops=[ast.In() | ast.NotIn() as op], comparators=[ast.expr() as listed]):
-                members = [value(element) for element in listed.elts]  # type: ignore[attr-defined]
-                return np.isin(value(left), members, invert=isinstance(op, ast.NotIn))
+                equal = [np.asarray(value(left) == value(element)) for element in listed.elts]  # type: ignore[attr-defined]
+                found = np.logical_or.reduce(np.broadcast_arrays(*equal))
+                return np.logical_not(found) if isinstance(op, ast.NotIn) else found
             case ast.Compare(left=left, ops=ops, comparators=comparators):
                 sides = [value(left), *map(value, comparators)]
                 pairs = zip(sides, ops, sides[1:], strict=False)

@@ -18,7 +18,7 @@ Fraction = Annotated[float, Field(gt=0, lt=1)]
 
 
 class APSettings(BaseModel):
-    """Constants of the bisection; the defaults are the published experiment's, save `stagnation_memory`.
+    """Constants of the bisection; the defaults are the published experiment's, save `warm_up` and `stagnation_memory`.
 
     Attributes
     ----------
@@ -26,6 +26,9 @@ class APSettings(BaseModel):
         Projection on rank-r matrices: warm-started subspace iteration, or a full SVD every time.
     precision : {"single", "double"}
         Arithmetic of the projections; the factors' error is always taken in double precision.
+    warm_up : int
+        Subspace steps without clipping that lead from the random start to near the truncated SVD; the published
+        program has none, and ends far off from some starts.
     tolerance : float
         The bisection ends when hi − lo < tolerance × hi.
     stagnation : float
@@ -45,6 +48,7 @@ class APSettings(BaseModel):
 
     projection: Literal["subspace", "exact"] = "subspace"
     precision: Literal["single", "double"] = "single"
+    warm_up: Annotated[int, Field(ge=0, strict=True)] = 6
     tolerance: Fraction = 0.01
     stagnation: Fraction = 0.001
     stagnation_memory: Literal["step", "run"] = "step"
@@ -100,6 +104,23 @@ class _Bisection:
     right: RealArray
     projections: int = 0
 
+    def start(self, matrix: RealArray, settings: APSettings) -> None:
+        """Go from the random start to near the truncated SVD: unclipped steps are a subspace iteration on F.
+
+        The steps are the subspace projection's even where the exact one is asked for: where singular values tie
+        (the identity), LAPACK's vectors are coordinate vectors, from which no projection leads away.
+        """
+        iterate = _LowRankIterate(matrix, self.left, self.right)
+        for _ in range(min(settings.warm_up, settings.max_projections)):
+            iterate.project(0.0, exact=False)
+            self._keep(iterate)
+        self.previous = self.hi
+
+    def _keep(self, iterate: _LowRankIterate) -> None:
+        self.projections += 1
+        if iterate.error < self.hi:
+            self.hi, self.left, self.right = iterate.error, iterate.left, iterate.right
+
     def search(self, matrix: RealArray, settings: APSettings, floor: float) -> None:
         """Bisect until the bounds meet, the error is below `floor`, or the projections are used up."""
         iterate = _LowRankIterate(matrix, self.left, self.right)
@@ -118,9 +139,7 @@ class _Bisection:
     def _project_while_falling(self, iterate: _LowRankIterate, epsilon: float, settings: APSettings) -> None:
         while self.projections < settings.max_projections:
             iterate.project(epsilon, exact=settings.projection == "exact")
-            self.projections += 1
-            if iterate.error < self.hi:
-                self.hi, self.left, self.right = iterate.error, iterate.left, iterate.right
+            self._keep(iterate)
             if iterate.error > self.previous * (1 - settings.stagnation):
                 return
             self.previous = iterate.error
@@ -158,6 +177,7 @@ def alternating_projections(
     left, right = (random.standard_normal((size, rank)) / np.sqrt(rank) for size in matrix.shape)
     start = max_error(scaled, left, right)
     state = _Bisection(0.0, start, start, left, right)
+    state.start(scaled, settings)
     if settings.precision == "single":
         state.search(scaled.astype(np.float32), settings, _SINGLE_RESOLVES)
     if settings.precision == "double" or state.hi <= _SINGLE_RESOLVES:

@@ -32,13 +32,13 @@ class SVDSettings(BaseModel):
     driver: Literal["auto", "lapack", "randomized"] = "auto"
     dense_limit: Annotated[int, Field(ge=1)] = 1500
     oversampling: Annotated[int, Field(ge=0)] = 16
-    power_iterations: Annotated[int, Field(ge=0)] = 4
+    power_iterations: Annotated[int, Field(ge=0)] = 6
 
     def uses_lapack(self, smaller_side: int, rank: int) -> bool:
         """Whether a matrix whose smaller side is given is decomposed in full by LAPACK at this rank."""
-        if self.driver == "auto":
-            return smaller_side <= self.dense_limit or self.sketch_width(rank) >= smaller_side
-        return self.driver == "lapack" or self.sketch_width(rank) >= smaller_side
+        if self.driver == "randomized":
+            return self.sketch_width(rank) >= smaller_side
+        return self.driver == "lapack" or smaller_side <= max(self.dense_limit, self.basis_size(rank))
 
     def sketch_width(self, rank: int) -> int:
         """Columns of the sketch for a rank: the next power of two (at least 64) and the oversampling.
@@ -46,6 +46,10 @@ class SVDSettings(BaseModel):
         Ranks up to the same power of two share a decomposition, and each gets the same values alone.
         """
         return max(64, 1 << (rank - 1).bit_length()) + self.oversampling
+
+    def basis_size(self, rank: int) -> int:
+        """Columns of the basis that the sketch and its power iterations span."""
+        return (self.power_iterations + 1) * self.sketch_width(rank)
 
 
 @dataclass(frozen=True)
@@ -96,32 +100,34 @@ def _transposed_times(matrix: Matrix, thin: FloatArray) -> FloatArray:
 
 def orthonormal(columns: RealArray) -> RealArray:
     """Orthonormal basis of the span of the columns, shape kept (Householder QR)."""
-    q: RealArray = scipy.linalg.qr(columns, mode="economic", overwrite_a=True, check_finite=False)[0]
+    q: RealArray = scipy.linalg.qr(columns, mode="economic", check_finite=False)[0]
     return q
 
 
 def randomized_svd(matrix: Matrix, width: int, power_iterations: int, seed: int = 0) -> Decomposition:
     """Randomized decomposition by passes over row blocks.
 
-    Halko, Martinsson and Tropp, "Finding structure with randomness" (2011), algorithms 4.4 and 5.1: a Gaussian range
-    finder with orthonormalisation after every product. The matrix is passed over 2 + 2 × `power_iterations` times
+    A Gaussian sketch and its power iterations, each orthonormalised (Halko, Martinsson and Tropp, "Finding structure
+    with randomness", 2011, algorithm 4.4), all of which span the basis (block Krylov iteration: Musco and Musco,
+    "Randomized block Krylov methods", 2015, algorithm 2). The matrix is passed over 2 + 2 × `power_iterations` times
     and never held.
 
     Parameters
     ----------
     matrix : array or BlockMatrix of shape (n1, n2)
     width : int
-        Columns of the sketch; the number of triplets returned is at most this.
+        Columns of the sketch.
     power_iterations : int
     seed : int
         Stream of the Gaussian sketch.
     """
     width = min(width, *matrix.shape)
-    q = orthonormal(_times(matrix, stream("sketch", seed).standard_normal((matrix.shape[1], width))))
+    blocks = [orthonormal(_times(matrix, stream("sketch", seed).standard_normal((matrix.shape[1], width))))]
     for _ in range(power_iterations):
-        q = orthonormal(_times(matrix, orthonormal(_transposed_times(matrix, q))))
+        blocks.append(orthonormal(_times(matrix, orthonormal(_transposed_times(matrix, blocks[-1])))))
+    q = orthonormal(np.hstack(blocks))
     projected = lapack_svd(_transposed_times(matrix, q))
-    return Decomposition(q @ projected.vt.T, projected.s, projected.u.T, complete=width == min(matrix.shape))
+    return Decomposition(q @ projected.vt.T, projected.s, projected.u.T, complete=q.shape[1] == min(matrix.shape))
 
 
 class Decompositions:

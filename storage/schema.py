@@ -16,7 +16,7 @@ from zarr.errors import ZarrUserWarning
 from pipeline.experiment import Experiment, Label
 
 FORMAT = 1
-_CHUNK_CELLS = 4096
+_CHUNK_CELLS = 8192
 _CHUNK_LABELS = 1024
 _TEXT: Any = VariableLengthUTF8()
 
@@ -33,7 +33,7 @@ class Status(IntEnum):
 def chunk_shape(experiment: Experiment, lengths: Sequence[int]) -> tuple[int, ...]:
     """Choose the chunk length of each axis, for arrays that may grow along any of them.
 
-    Lengths are doubled, each time where most chunks would be saved, until a chunk has 4096 cells; axes of integers
+    Lengths are doubled, each time where most chunks would be saved, until a chunk has 8192 cells; axes of integers
     are expected to grow, axes of names are not.
     """
     chunk = [1] * len(lengths)

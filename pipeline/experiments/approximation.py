@@ -98,9 +98,10 @@ def _evaluate_cost(columns: Columns, settings: ApproximationSettings) -> Cost:
     if settings.ap.precision == "double":
         step = step * 2
     is_ap = columns["method"] == "ap"
+    basis = (settings.svd.power_iterations + 1) * width
     seconds = 2e-4 + n * n * _PRODUCT * r + np.where(is_ap, _PROJECTIONS * step, 2 * passes * n * n * width * _PRODUCT)
     held = np.minimum(8 * n * n, _STORED_BYTES)
-    return Cost(seconds, np.where(is_ap, 40 * n * n, held + 48 * n * width))
+    return Cost(seconds, np.where(is_ap, 40 * n * n, held + 48 * n * basis))
 
 
 def _settings_used(labels: Mapping[str, Sequence[Label]]) -> set[str]:

@@ -2,10 +2,12 @@
 
 First table: function matrices of size 400 at rank 20, all runs on one BLAS thread. The baseline is the published
 algorithm (Budzinskiy, section 7.1) written out below with a full SVD in every projection; ours is
-`alternating_projections` with its default settings, timed before and after each run of the baseline. Read the
-ratio of ε (to be within 3 % of 1, or below) and the speed-up (to be at least 30) in the line of medians. "+ bound"
-also charges us with the SVD that `approximate` takes for the lower bound. The last two columns are the ratio and the
-speed-up of ours with stagnation_memory="run", which differs from the baseline in its projection and precision only.
+`alternating_projections` with its default settings, timed before and after each run of the baseline in processor
+seconds. Read the ratio of ε (to be within 3 % of 1, or below) and the speed-up (to be at least 30) in the line of
+medians. "+ bound" also charges us with the SVD that `approximate` takes for the lower bound. The default judges
+stagnation at each ε anew, the published rule over the whole run: the last two columns are the ratio and the speed-up
+of ours with the published rule, stagnation_memory="run", which differs from the baseline in projection, precision and
+random start only.
 
 Second table: six matrices on which the author's Fortran program was measured elsewhere. Read the ratio ours / theirs
 over five random starts: its median is to be at most 1.04.

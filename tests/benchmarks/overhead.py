@@ -5,7 +5,8 @@ matrices with one rank. Baselines, in the same run and on the same cluster: a pl
 process), one Dask future a cell, one Prefect task a cell, the last two without a store and with fewer cells. Rounds
 are interleaved; the table holds medians. Read the cells a second of the flow while it dispatches (at least 400, aim
 1,000): from the start of its dispatcher to the last cell written. The whole flow also opens the store, plans and
-summarises; server and cluster start once, before. All is in a temporary directory and on loopback.
+summarises. Server and cluster start once, before; the first round, mostly the least, holds the workers' imports. All
+is in a temporary directory and on loopback.
 
     python tests/benchmarks/overhead.py [--repeat 3] [--futures 2000] [--tasks 200] [--workers 2]
 """

@@ -1,4 +1,4 @@
-"""A user's own module, written for one test and forgotten after it."""
+"""One thread for linear algebra, and a user's own module, written for one test and forgotten after it."""
 
 import itertools
 import sys
@@ -7,8 +7,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import scipy.linalg  # noqa: F401 (its library must be loaded to be limited)
+from threadpoolctl import threadpool_limits
 
 _NUMBERS = itertools.count()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> Iterator[None]:
+    """Small matrices gain nothing from threads and lose much where other processes run."""
+    with threadpool_limits(1):
+        yield
 
 
 @pytest.fixture

@@ -131,7 +131,7 @@ def test_real_results_of_any_kind_become_float64(user_module, returned):
 
 @pytest.mark.parametrize("name", ["gausian", "", "Gaussian", "exp(-x)"])
 def test_unknown_function_names_the_known_ones(name):
-    with pytest.raises(InputError, match="^function: ") as caught:
+    with pytest.raises(InputError, match=r"^function: ") as caught:
         get_function(name)
     assert repr(name) in str(caught.value)
     assert all(known in str(caught.value) for known in BUILT_IN)
@@ -160,7 +160,7 @@ def test_user_function_that_cannot_be_had_is_refused_in_one_line(user_module, so
 
 @pytest.mark.parametrize("name", ["no_such_module_at_all:f", ":f", "..relative:f", "pathlib:", "math:nope", "a\nb:f"])
 def test_module_that_cannot_be_imported_is_refused_in_one_line(name):
-    with pytest.raises(InputError, match="^function: .*cannot be imported") as caught:
+    with pytest.raises(InputError, match=r"^function: .*cannot be imported") as caught:
         get_function(name)
     assert repr(name) in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -72,6 +72,8 @@ def test_full_rank_leaves_rounding_only(name):
 
 # --- the randomized path
 
+SIZE = 700  # more than the columns of the default basis
+
 KERNELS = {
     "slow: exponential, m = 100": ("exponential", "ball-independent", 100, 20),
     "slow: exponential symmetric, m = 300": ("exponential", "ball-symmetric", 300, 50),
@@ -86,7 +88,7 @@ KERNELS = {
 @cache
 def kernel(name: str) -> tuple[FunctionMatrix, np.ndarray, int]:
     function, sampling, m, rank = KERNELS[name]
-    matrix = function_matrix(function, sampling, m, 500, seed=1)
+    matrix = function_matrix(function, sampling, m, SIZE, seed=1)
     return matrix, matrix.to_numpy(), rank
 
 
@@ -104,9 +106,9 @@ def test_randomized_max_error_is_within_one_percent_of_lapacks(name):
 def test_randomized_decomposition_has_orthonormal_factors_and_lapacks_leading_values():
     _, values, _ = kernel("fast: gaussian, m = 3")
     found = randomized_svd(values, width=60, power_iterations=4)
-    assert (found.u.shape, found.s.shape, found.vt.shape) == ((500, 60), (60,), (60, 500))
-    np.testing.assert_allclose(found.u.T @ found.u, np.eye(60), atol=1e-12)
-    np.testing.assert_allclose(found.vt @ found.vt.T, np.eye(60), atol=1e-12)
+    assert (found.u.shape, found.s.shape, found.vt.shape) == ((SIZE, 300), (300,), (300, SIZE))
+    np.testing.assert_allclose(found.u.T @ found.u, np.eye(300), atol=1e-12)
+    np.testing.assert_allclose(found.vt @ found.vt.T, np.eye(300), atol=1e-12)
     np.testing.assert_allclose(found.s[:30], scipy.linalg.svdvals(values)[:30], rtol=1e-10)
     assert not found.complete
 
@@ -128,7 +130,9 @@ def test_matrix_by_blocks_gives_the_results_of_the_stored_one(name, driver, monk
     by_block, stored = (Decompositions(form, options, seed=5) for form in (matrix, values))
     factors, reference = (each.for_rank(rank).balanced_factors(rank) for each in (by_block, stored))
     assert max_error(matrix, *factors) == pytest.approx(max_error(values, *reference), abs=1e-10)
-    np.testing.assert_allclose(by_block.for_rank(rank).s, stored.for_rank(rank).s, atol=1e-10 * stored.for_rank(rank).s[0])
+    np.testing.assert_allclose(
+        by_block.for_rank(rank).s, stored.for_rank(rank).s, atol=1e-10 * stored.for_rank(rank).s[0]
+    )
 
 
 def test_block_size_does_not_change_a_randomized_result_beyond_rounding(monkeypatch):
@@ -163,7 +167,7 @@ def test_sketch_seed_matters_to_the_randomized_driver_alone():
     assert direct[0] == direct[1]
 
 
-@pytest.mark.parametrize(("limit", "randomized"), [(499, True), (500, False)])
+@pytest.mark.parametrize(("limit", "randomized"), [(SIZE - 1, True), (SIZE, False)])
 def test_auto_takes_lapack_up_to_the_dense_limit(limit, randomized):
     _, values, rank = kernel("slow: gaussian, m = 1000")
     direct = approximate(values, rank, "svd", driver="lapack").max_error

@@ -228,7 +228,7 @@ def test_what_is_no_store_is_named(tmp_path, kind):
 @given(lengths=st.tuples(*(st.integers(1, 60) for _ in APPROXIMATION.axes)))
 def test_chunks_hold_thousands_of_cells_and_waste_little(lengths):
     chunk = chunk_shape(APPROXIMATION, lengths)
-    assert math.prod(chunk) == 4096
+    assert math.prod(chunk) == 8192
     cells = math.prod(lengths)
     chunks = math.prod(math.ceil(length / size) for length, size in zip(lengths, chunk, strict=True))
-    assert chunks <= max(4, 8 * cells / 4096)
+    assert chunks <= max(4, 8 * cells / 8192)

@@ -1,0 +1,165 @@
+"""The front door: what it takes, what it refuses, and that what it returns belongs together."""
+
+import numpy as np
+import pytest
+
+from pipeline import approximate, function_matrix
+from pipeline.errors import InputError
+
+RANDOM = np.random.default_rng(11)
+MATRIX = RANDOM.standard_normal((12, 9))
+QUICK = {"ap": {"max_projections": 40}, "svd": {}}
+METHODS = list(QUICK)
+
+
+# --- what it takes
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("shape", [(40, 25), (25, 40), (1, 6), (6, 1), (1, 1), (9, 9)])
+def test_rectangular_matrices_get_factors_of_their_sides_and_their_true_error(method, shape):
+    matrix = np.random.default_rng(0).standard_normal(shape)
+    rank = min(3, *shape)
+    found = approximate(matrix, rank, method, **QUICK[method])
+    assert (found.left.shape, found.right.shape) == ((shape[0], rank), (shape[1], rank))
+    error = np.abs(matrix - found.left @ found.right.T).max()
+    assert found.max_error == pytest.approx(error, rel=1e-12, abs=1e-15)
+    assert found.lower_bound <= found.max_error
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    "form",
+    [
+        np.ndarray.tolist,
+        np.asfortranarray,
+        lambda matrix: np.repeat(matrix, 2, axis=1)[:, ::2],
+        lambda matrix: matrix.astype(np.longdouble),
+    ],
+    ids=["lists", "column major", "strided", "extended precision"],
+)
+def test_form_of_the_matrix_does_not_matter(method, form):
+    found = approximate(form(MATRIX), 3, method, **QUICK[method])
+    reference = approximate(MATRIX, 3, method, **QUICK[method])
+    assert found.max_error == pytest.approx(reference.max_error, rel=1e-5)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("dtype", [np.int8, np.uint16, np.int64, bool, np.float32, np.float16])
+def test_real_numbers_of_any_type_are_taken_at_their_value(method, dtype):
+    matrix = RANDOM.integers(0, 2, (12, 9)).astype(dtype)
+    found = approximate(matrix, 3, method, **QUICK[method])
+    assert found.max_error == approximate(matrix.astype(float), 3, method, **QUICK[method]).max_error
+    assert found.left.dtype == np.float64
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_matrix_is_not_changed(method):
+    matrix = MATRIX.copy()
+    approximate(matrix, 3, method, **QUICK[method])
+    assert np.array_equal(matrix, MATRIX)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_read_only_matrix_is_taken(method):
+    matrix = MATRIX.copy()
+    matrix.setflags(write=False)
+    assert approximate(matrix, 3, method, **QUICK[method]).max_error > 0
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_numpy_integers_serve_as_rank_and_seed(method):
+    found = approximate(MATRIX, np.int32(3), method, np.uint8(2), **QUICK[method])
+    reference = approximate(MATRIX, 3, method, 2, **QUICK[method])
+    assert found.left.tobytes() == reference.left.tobytes()
+
+
+def test_factors_stay_out_of_the_printed_result():
+    assert len(repr(approximate(MATRIX, 3, "svd"))) < 200
+
+
+# --- what it refuses
+
+NAN = MATRIX.copy()
+NAN[1, 2] = np.nan
+INFINITE = MATRIX.copy()
+INFINITE[11, 0] = -np.inf
+
+
+@pytest.mark.parametrize(
+    ("matrix", "told"),
+    [
+        (NAN, "matrix: entry [1, 2] is nan"),
+        (INFINITE, "matrix: entry [11, 0] is -inf"),
+        (np.arange(4.0), "matrix: shape (4,) "),
+        (np.zeros((2, 3, 4)), "matrix: shape (2, 3, 4) "),
+        (3.0, "matrix: shape () "),
+        (None, "matrix: "),
+        (np.zeros((0, 5)), "matrix: shape (0, 5) "),
+        (np.zeros((5, 0)), "matrix: shape (5, 0) "),
+        ([], "matrix: shape (0,) "),
+        (MATRIX + 1j, "matrix: dtype complex128 is not real"),
+        ([["a", "b"], ["c", "d"]], "matrix: dtype <U1 is not real"),
+        (MATRIX.astype(object), "matrix: dtype object is not real"),
+        ([[1.0, 2.0], [3.0]], "matrix: "),
+        (function_matrix("gaussian", "ball-symmetric", 2, 5), "matrix: "),
+    ],
+)
+@pytest.mark.parametrize("method", METHODS)
+def test_what_is_not_a_real_finite_matrix_is_refused(method, matrix, told):
+    with pytest.raises(InputError) as caught:
+        approximate(matrix, 1, method)
+    assert str(caught.value).startswith(told)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("rank", [0, -1, 10, 2.5, 3.0, "3", None, float("nan"), True, [3]])
+@pytest.mark.parametrize("method", METHODS)
+def test_rank_out_of_range_is_refused(method, rank):
+    with pytest.raises(InputError) as caught:
+        approximate(MATRIX, rank, method)
+    assert str(caught.value).startswith(f"rank: {rank!r} is not an integer between 1 and")
+    assert "9" in str(caught.value)
+
+
+@pytest.mark.parametrize("seed", [-1, 0.5, "0", None, True])
+def test_seed_that_is_not_a_non_negative_integer_is_refused(seed):
+    with pytest.raises(InputError) as caught:
+        approximate(MATRIX, 2, "ap", seed)
+    assert str(caught.value).startswith(f"seed: {seed!r} is not a non-negative integer")
+
+
+@pytest.mark.parametrize("method", ["qr", "SVD", "", None, 5, ["svd"]])
+def test_unknown_method_names_the_known_ones(method):
+    with pytest.raises(InputError) as caught:
+        approximate(MATRIX, 2, method)
+    assert str(caught.value).startswith(f"method: {method!r} is not known; use one of svd, ap")
+
+
+@pytest.mark.parametrize(
+    ("method", "settings", "told"),
+    [
+        ("ap", {"projecton": "exact"}, "projecton: 'exact'"),
+        ("svd", {"projection": "exact"}, "projection: 'exact'"),
+        ("ap", {"driver": "lapack"}, "driver: 'lapack'"),
+        ("ap", {"projection": "inexact"}, "projection: 'inexact'"),
+        ("ap", {"precision": 32}, "precision: 32"),
+        ("ap", {"stagnation_memory": "none"}, "stagnation_memory: 'none'"),
+        ("ap", {"tolerance": 0}, "tolerance: 0"),
+        ("ap", {"tolerance": 1.0}, "tolerance: 1.0"),
+        ("ap", {"stagnation": -0.1}, "stagnation: -0.1"),
+        ("ap", {"raise_above": float("nan")}, "raise_above: nan"),
+        ("ap", {"raise_by": None}, "raise_by: None"),
+        ("ap", {"max_projections": 0}, "max_projections: 0"),
+        ("ap", {"max_projections": 2.5}, "max_projections: 2.5"),
+        ("svd", {"driver": "gesvd"}, "driver: 'gesvd'"),
+        ("svd", {"oversampling": -1}, "oversampling: -1"),
+        ("svd", {"power_iterations": "4"}, "power_iterations: '4'"),
+        ("svd", {"dense_limit": 0}, "dense_limit: 0"),
+    ],
+)
+def test_settings_that_a_method_does_not_take_are_refused(method, settings, told):
+    with pytest.raises(InputError) as caught:
+        approximate(MATRIX, 2, method, **settings)
+    assert str(caught.value).startswith(f"{told} will not do for method {method!r}")
+    assert "\n" not in str(caught.value)

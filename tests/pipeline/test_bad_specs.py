@@ -1,0 +1,201 @@
+"""Bad specifications: each is refused in one short line that names the place and what stands there."""
+
+import pytest
+
+from pipeline.errors import InputError
+from pipeline.grid import parse_sweep
+
+BLOCK = {
+    "function": "[gaussian]",
+    "sampling": "[ball-symmetric]",
+    "m": "[2]",
+    "n": "[40]",
+    "r": "[2, 4]",
+    "method": "[svd]",
+    "seeds": "3",
+}
+
+
+def spec(head: str = "name: t\n", **changes: str | None) -> str:
+    """YAML text of one block; None leaves a key out."""
+    entries = {**BLOCK, **changes}
+    return (
+        f"{head}grid:\n  - {{{', '.join(f'{key}: {entry}' for key, entry in entries.items() if entry is not None)}}}\n"
+    )
+
+
+def ranged(**parts: object) -> str:
+    return "{" + ", ".join(f"{key.strip('_')}: {part}" for key, part in parts.items()) + "}"
+
+
+LONG = "x" * 900
+MILLION = "a: &a [1,1,1,1,1,1,1,1,1,1]\n" + "".join(
+    f"{new}: &{new} [{', '.join(['*' + old] * 10)}]\n" for old, new in ("ab", "bc", "cd", "de", "ef")
+)
+
+# text, start of the message, what it must name
+BAD = [
+    # the document
+    ("", "the spec is empty", "name, experiment and grid"),
+    ("# only a comment\n", "the spec is empty", "name, experiment and grid"),
+    ("just words", "the spec is a str", "name, experiment and grid"),
+    ("[1, 2]", "the spec is a list", "name, experiment and grid"),
+    ("name: t\ngrid: [", "line 2, column 8", "YAML"),
+    ("\tname: t", "line 1, column 1", "YAML"),
+    ("name: a\nname: b", "line 2, column 1", "'name'"),
+    (spec().replace("m: [2]", "m: [2], m: [3]"), "line 3", "'m'"),
+    ("name: *unknown", "line 1, column 7", "unknown"),
+    ("name: a\n---\nname: b", "line 2, column 1", "document"),
+    ("name: !!python/object:os.system x", "line 1, column 7", "os.system"),
+    ("name: \0", "not valid YAML", "#x0000"),
+    ("name: 2024-13-45", "not valid YAML", "month"),
+    ("{[1]: 2}", "line 1", "YAML"),
+    ("name: {{ name }}", "line 1", "YAML"),
+    ("name: !!bool maybe", "", "YAML"),
+    ("name: !!timestamp soon", "", "YAML"),
+    ("name: !!int ''", "", "YAML"),
+    ("grid: &a [*a]", "line 1", "recursive"),
+    # the top
+    (spec(head=""), "name: is missing", "add it"),
+    ("name: t", "grid: is missing", "add it"),
+    (spec(head="name: 5\n"), "name: ", "5"),
+    (spec(head="name:\n"), "name: ", "None"),
+    (spec(head="name: 'two words'\n"), "name: ", "'two words'"),
+    (spec(head="name: ../up\n"), "name: ", "'../up'"),
+    (spec(head=f"name: {LONG}\n"), "name: ", "100"),
+    (spec(head="name: t\nexperiment: speed\n"), "experiment: 'speed' is not known", "approximation"),
+    (
+        spec(head="name: t\nexperiment: [approximation]\n"),
+        "experiment: ['approximation'] is not known",
+        "approximation",
+    ),
+    (spec(head="name: t\ngird: 2\n"), "gird: is not a known key", "did you mean grid?"),
+    (spec(head="name: t\ncolour: red\n"), "colour: is not a known key", "settings"),
+    (spec(head=f"name: t\n{LONG[:300]}{LONG[:300]}: 2\n"), "xxx", "is not a known key"),
+    (spec(head='name: t\n"two\\nlines": 2\n'), "", "is not a known key"),
+    (spec(head="name: t\n1: 2\n"), "", "1"),
+    # the grid
+    ("name: t\ngrid: []", "grid: []", "at least 1"),
+    ("name: t\ngrid: {m: [2]}", "grid: {'m': [2]}", "list"),
+    ("name: t\ngrid:\n", "grid: None", "list"),
+    ("name: t\ngrid: [5]", "grid[0]: 5", "will not do"),
+    (spec() + "  - words\n", "grid[1]: 'words'", "will not do"),
+    (spec(m=None), "grid[0].m: is missing", "add it"),
+    (spec(seeds=None), "grid[0].seeds: is missing", "add it"),
+    (spec(seed="[1]"), "grid[0].seed: is not a known key", "did you mean seeds?"),
+    (spec(M="[2]"), "grid[0].M: is not a known key", "m, n, r"),
+    (spec() + spec(m="[0]").splitlines()[2] + "\n", "grid[1].m: item 0: 0", "between 1 and"),
+    # lists
+    (spec(m="5"), "grid[0].m: 5 is not a list", "write [5]"),
+    (spec(function="gaussian"), "grid[0].function: 'gaussian' is not a list", "write [gaussian]"),
+    (spec(m="[]"), "grid[0].m: the list is empty", "at least one label"),
+    (spec(m="null"), "grid[0].m: ", "is not a list"),
+    (spec(m="[2, 3, 2]"), "grid[0].m: 2 is listed twice", "once"),
+    (spec(method="[svd, ap, svd]"), "grid[0].method: 'svd' is listed twice", "once"),
+    (spec(m="[2, 0]"), "grid[0].m: item 1: 0", "between 1 and"),
+    (spec(n="[-40]"), "grid[0].n: item 0: -40", "between 1 and"),
+    (spec(m="[99999999999]"), "grid[0].m: item 0: 99999999999", "2147483647"),
+    (spec(m=f"[{'9' * 4000}]"), "grid[0].m: item 0: 999", "2147483647"),
+    (spec(m=f"[0x{'f' * 4000}]"), "grid[0].m: ", "2147483647"),
+    (spec(r="[2.5]"), "grid[0].r: item 0: 2.5", "integer"),
+    (spec(r="[4.0]"), "grid[0].r: item 0: 4.0", "integer"),
+    (spec(m="[1e3]"), "grid[0].m: item 0: '1e3'", "1000"),
+    (spec(m="['2']"), "grid[0].m: item 0: '2'", "integer"),
+    (spec(m="[true]"), "grid[0].m: item 0: True", "integer"),
+    (spec(m="[[2]]"), "grid[0].m: item 0: [2]", "integer"),
+    (spec(m="[{a: 1}]"), "grid[0].m: item 0: {'a': 1}", "integer"),
+    (spec(function="[5]"), "grid[0].function: item 0: 5", "text"),
+    (spec(method="[no]"), "grid[0].method: item 0: False", "text"),
+    # names
+    (spec(function="[gausian]"), "grid[0].function: 'gausian' is not known", "gaussian"),
+    (
+        spec(function="[no_such_module:f]"),
+        "grid[0].function: 'no_such_module:f' cannot be imported",
+        "no_such_module.py",
+    ),
+    (spec(function="['math:pi']"), "grid[0].function: 'math:pi' is a float", "f(X, Y)"),
+    (spec(function=f"[{LONG}]"), "grid[0].function: 'xxx", "is not known"),
+    (spec(function=f"['{LONG}:f']"), "grid[0].function: 'xxx", "cannot be imported"),
+    (spec(function='["a\\nb:f"]'), "grid[0].function: ", "cannot be imported"),
+    (spec(sampling="[cube]"), "grid[0].sampling: 'cube' is not known", "ball-symmetric"),
+    (spec(method="[qr]"), "grid[0].method: 'qr' is not known", "svd"),
+    # seeds
+    (spec(seeds="0"), "grid[0].seeds: 0 trials", "at least 1"),
+    (spec(seeds="-2"), "grid[0].seeds: -2 trials", "at least 1"),
+    (spec(seeds="999999999"), "grid[0].seeds: 999999999 trials", "100000"),
+    (spec(seeds="2.5"), "grid[0].seeds: 2.5", "count"),
+    (spec(seeds="true"), "grid[0].seeds: True", "count"),
+    (spec(seeds="'5'"), "grid[0].seeds: '5'", "count"),
+    (spec(seeds="[0, -1]"), "grid[0].seeds: item 1: -1", "between 0 and"),
+    (spec(seeds="9" * 4000), "grid[0].seeds: 999", "count"),
+    # ranges
+    (spec(m=ranged(from_=2, to=5)), "grid[0].m: count: is missing", "add it"),
+    (spec(m=ranged(fro=2, to=5, count=2)), "grid[0].m: fro: is not a known key", "did you mean from?"),
+    (spec(m=ranged(from_=2, to=5, count=2, step=1)), "grid[0].m: step: is not a known key", "scale"),
+    (spec(m=ranged(from_=2, to=5, count=1)), "grid[0].m: count: 1", "2"),
+    (spec(m=ranged(from_=2, to=5, count=9)), "grid[0].m: count: 9", "4 integers"),
+    (spec(m=ranged(from_=5, to=2, count=2)), "grid[0].m: to: 2", "from: 5"),
+    (spec(m=ranged(from_=2.5, to=5, count=2)), "grid[0].m: from: 2.5", "integer"),
+    (spec(m=ranged(from_=2, to="'5'", count=2)), "grid[0].m: to: '5'", "integer"),
+    (spec(m=ranged(from_=-2, to=5, count=2)), "grid[0].m: from: -2", "0"),
+    (spec(m=ranged(from_=0, to=5, count=2)), "grid[0].m: item 0: 0", "between 1 and"),
+    (spec(seeds=ranged(from_=0, to=5, count=2, scale="log")), "grid[0].seeds: from: 0 has no logarithm", "linear"),
+    (spec(m=ranged(from_=2, to=5, count=2, scale="cubic")), "grid[0].m: scale: 'cubic'", "log"),
+    (spec(m=ranged(from_=1, to=99999999, count=200000)), "grid[0].m: count: 200000", "100000"),
+    (spec(function=ranged(from_=2, to=5, count=2)), "grid[0].function: {", "list the labels"),
+    # where
+    (spec(where="5"), "grid[0].where: 5 is not a text", "r <= n / 2"),
+    (spec(where="[r]"), "grid[0].where: ['r'] is not a text", "r <= n / 2"),
+    (spec(where="true"), "grid[0].where: True is not a text", "r <= n / 2"),
+    (spec(where="'q < 2'"), "grid[0].where: 'q' is not an axis", "seed"),
+    (spec(where="'r <'"), "grid[0].where: 'r <' cannot be read", "seed"),
+    (spec(where="'r'"), "grid[0].where: 'r' is not a comparison", "seed"),
+    (spec(where="'method < 5'"), "grid[0].where: '5' is not a text", "seed"),
+    (spec(where="'open(r) < 5'"), "grid[0].where: 'open(r)' is not part of the language", "seed"),
+    (spec(where="'r > 100'"), "grid[0].where: 'r > 100' leaves no cell", "loosen"),
+    (spec(where="'" + "r < 1 or " * 150 + "r < 2'"), "grid[0].where: 1355 characters", "1000"),
+    (spec(where=f"'{LONG} < 2'"), "grid[0].where: 'xxx", "is not an axis"),
+    (spec(where=f"'{'r + ' * 200}r > 9999'"), "grid[0].where: 'r + r", "leaves no cell"),
+    # constraints
+    (spec(r="[2, 50]"), "grid[0]", "r = 50"),
+    (spec() + spec(n="[3]").splitlines()[2] + "\n", "grid[1]", "n = 3"),
+    (spec(r="[50]", n="[40, 60]", where="'n > 30'"), "grid[0]", "n = 40"),
+    # settings
+    (spec(head="name: t\nsettings: 5\n"), "settings: 5", "will not do"),
+    (spec(head="name: t\nsettings:\n"), "settings: None", "will not do"),
+    (spec(head="name: t\nsettings: {app: {}}\n"), "settings.app: is not a known key", "did you mean ap?"),
+    (spec(head="name: t\nsettings: {ap: 5}\n"), "settings.ap: 5", "will not do"),
+    (spec(head="name: t\nsettings: {ap: {projecton: exact}}\n"), "settings.ap.projecton: ", "did you mean projection?"),
+    (spec(head="name: t\nsettings: {ap: {projection: inexact}}\n"), "settings.ap.projection: 'inexact'", "subspace"),
+    (spec(head="name: t\nsettings: {ap: {tolerance: 0}}\n"), "settings.ap.tolerance: 0", "greater than 0"),
+    (spec(head="name: t\nsettings: {ap: {tolerance: .nan}}\n"), "settings.ap.tolerance: nan", "less than 1"),
+    (spec(head="name: t\nsettings: {ap: {max_projections: 2.5}}\n"), "settings.ap.max_projections: 2.5", "integer"),
+    (spec(head="name: t\nsettings: {svd: {oversampling: -1}}\n"), "settings.svd.oversampling: -1", "0"),
+    (spec(head="name: t\nsettings: {svd: {driver: gesvd}}\n"), "settings.svd.driver: 'gesvd'", "lapack"),
+    # size
+    (
+        spec(m=ranged(from_=1, to=99999, count=99999), n=ranged(from_=100, to=99999, count=9999)),
+        "grid: ",
+        "20000000",
+    ),
+    (MILLION + spec(m="[*f]"), "", "item 0"),
+]
+
+
+def test_the_texts_are_bad_by_their_changes_alone():
+    assert parse_sweep(spec()).wanted.sum() == 6
+
+
+@pytest.mark.parametrize(
+    ("text", "start", "told"),
+    BAD,
+    ids=[f"{number}: {start or told}"[:60] for number, (_, start, told) in enumerate(BAD)],
+)
+def test_bad_specification_is_refused_in_one_short_line(text, start, told):
+    with pytest.raises(InputError) as caught:
+        parse_sweep(text)
+    message = str(caught.value)
+    assert message.startswith(start)
+    assert told in message
+    assert "\n" not in message
+    assert len(message) < 600

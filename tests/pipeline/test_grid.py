@@ -1,0 +1,249 @@
+"""Specifications: the labels they mean and the cells they want."""
+
+import itertools
+
+import numpy as np
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.errors import InputError
+from pipeline.grid import Sweep, load_sweep, parse_sweep
+
+BLOCK = {
+    "function": ["gaussian"],
+    "sampling": ["ball-symmetric"],
+    "m": [2],
+    "n": [40],
+    "r": [2, 4],
+    "method": ["svd"],
+    "seeds": 3,
+}
+AXES = ["function", "sampling", "m", "n", "r", "method", "seed"]
+
+
+def spec(*blocks: dict[str, object], **top: object) -> str:
+    """A specification whose blocks are the basic one with changes."""
+    document = {"name": "tiny", "experiment": "approximation", **top}
+    return yaml.safe_dump({**document, "grid": [{**BLOCK, **block} for block in blocks or [{}]]})
+
+
+def cells(sweep: Sweep) -> set[tuple[object, ...]]:
+    """Labels of the wanted cells."""
+    return {tuple(sweep.case(cell)[axis] for axis in AXES) for cell in np.argwhere(sweep.wanted)}
+
+
+def product(**changes: object) -> set[tuple[object, ...]]:
+    """The cells of one block, by the book."""
+    block = {**BLOCK, **changes}
+    seeds = block.pop("seeds")
+    block["seed"] = range(seeds) if isinstance(seeds, int) else seeds
+    return set(itertools.product(*(block[axis] for axis in AXES)))
+
+
+# --- oracle: the product of the lists
+
+
+def test_one_block_wants_the_product_of_its_lists():
+    lists = {"function": ["gaussian", "cauchy"], "m": [3, 1, 2], "method": ["ap", "svd"], "r": [1, 40], "seeds": [7, 0]}
+    sweep = parse_sweep(spec(lists))
+    assert cells(sweep) == product(**lists)
+    assert sweep.wanted.all()
+    assert sweep.wanted.shape == (2, 1, 3, 1, 2, 2, 2)
+
+
+def test_integer_labels_are_sorted_and_names_keep_their_order():
+    sweep = parse_sweep(spec({"m": [10, 2, 5], "function": ["gaussian", "cauchy"], "seeds": [3, 1]}))
+    assert list(sweep.labels) == AXES
+    assert sweep.labels["m"] == (2, 5, 10)
+    assert sweep.labels["function"] == ("gaussian", "cauchy")
+    assert sweep.labels["seed"] == (1, 3)
+
+
+def test_seeds_are_a_count_or_a_list():
+    assert parse_sweep(spec({"seeds": 4})).labels["seed"] == (0, 1, 2, 3)
+    assert parse_sweep(spec({"seeds": [0, 1, 2, 3]})).labels["seed"] == (0, 1, 2, 3)
+    assert parse_sweep(spec({"seeds": [9]})).labels["seed"] == (9,)
+
+
+@pytest.mark.parametrize(
+    ("where", "holds"),
+    [
+        ("r <= n / 4", lambda c: c["r"] <= c["n"] / 4),
+        ("method == 'svd' or r < 4", lambda c: c["method"] == "svd" or c["r"] < 4),
+        ("seed in (0, 2) and not m == 5", lambda c: c["seed"] in (0, 2) and c["m"] != 5),
+        ("n == 40", lambda c: c["n"] == 40),
+        ("True", lambda c: True),
+    ],
+)
+def test_where_leaves_the_cells_for_which_it_holds(where, holds):
+    lists = {"m": [2, 5], "n": [8, 40], "r": [2, 4, 8], "method": ["svd", "ap"]}
+    sweep = parse_sweep(spec({**lists, "where": where}))
+    expected = {cell for cell in product(**lists) if holds(dict(zip(AXES, cell, strict=True)))}
+    assert cells(sweep) == expected
+    assert len(expected) == sweep.wanted.sum()
+
+
+def test_null_where_leaves_everything():
+    assert cells(parse_sweep(spec({"where": None}))) == product()
+
+
+def test_where_makes_room_for_ranks_above_the_size():
+    sweep = parse_sweep(spec({"n": [10, 40], "r": [5, 20], "where": "r <= n"}))
+    assert cells(sweep) == product(n=[10, 40], r=[5, 20]) - product(n=[10], r=[20])
+
+
+# --- several blocks
+
+
+def test_blocks_are_united_and_their_overlap_is_counted_once():
+    first, second = {"m": [2, 3], "r": [1, 2]}, {"m": [3, 9], "r": [2, 5], "method": ["ap", "svd"]}
+    sweep = parse_sweep(spec(first, second))
+    expected = product(**first) | product(**second)
+    assert cells(sweep) == expected
+    assert sweep.wanted.sum() == len(expected) < len(product(**first)) + len(product(**second))
+    assert sweep.labels["m"] == (2, 3, 9)
+
+
+def test_where_of_one_block_does_not_touch_another():
+    sweep = parse_sweep(spec({"m": [2, 3], "where": "m == 3"}, {"m": [2], "r": [9]}))
+    assert cells(sweep) == product(m=[3]) | product(m=[2], r=[9])
+
+
+def test_a_block_given_twice_changes_nothing():
+    assert cells(parse_sweep(spec({}, {}))) == cells(parse_sweep(spec({})))
+
+
+@settings(derandomize=True, deadline=None, max_examples=40)
+@given(
+    blocks=st.lists(
+        st.fixed_dictionaries(
+            {
+                "m": st.lists(st.integers(1, 6), min_size=1, max_size=3, unique=True),
+                "r": st.lists(st.integers(1, 6), min_size=1, max_size=3, unique=True),
+                "method": st.permutations(["svd", "ap"]).flatmap(lambda two: st.sampled_from([two, two[:1]])),
+                "seeds": st.integers(1, 3) | st.lists(st.integers(0, 4), min_size=1, max_size=2, unique=True),
+            }
+        ),
+        min_size=1,
+        max_size=4,
+    )
+)
+def test_any_blocks_want_the_union_of_their_products_in_any_order(blocks):
+    expected = set().union(*(product(**block) for block in blocks))
+    assert cells(parse_sweep(spec(*blocks))) == expected
+    assert cells(parse_sweep(spec(*reversed(blocks)))) == expected
+
+
+# --- ranges
+
+
+@settings(derandomize=True, deadline=None, max_examples=150)
+@given(ends=st.lists(st.integers(1, 5000), min_size=2, max_size=2, unique=True).map(sorted), data=st.data())
+@pytest.mark.parametrize("scale", ["linear", "log"])
+def test_range_runs_evenly_from_end_to_end(scale, ends, data):
+    start, stop = ends
+    count = data.draw(st.integers(2, min(stop - start + 1, 40)))
+    labels = parse_sweep(spec({"m": {"from": start, "to": stop, "count": count, "scale": scale}})).labels["m"]
+    steps = [k / (count - 1) for k in range(count)]
+    if scale == "linear":
+        exact = [start + (stop - start) * step for step in steps]
+        assert len(labels) == count
+    else:
+        exact = [start * (stop / start) ** step for step in steps]
+        assert 2 <= len(labels) <= count
+    assert (labels[0], labels[-1]) == (start, stop)
+    assert all(low < high for low, high in itertools.pairwise(labels))
+    for value in exact:
+        assert min(abs(label - value) for label in labels) <= 0.5 + 1e-6
+
+
+def test_ranges_give_the_expected_labels():
+    def labels(**given_range: object) -> tuple[object, ...]:
+        return parse_sweep(spec({"m": given_range})).labels["m"]
+
+    assert labels(**{"from": 2, "to": 10, "count": 5}) == (2, 4, 6, 8, 10)
+    assert labels(**{"from": 1, "to": 1000, "count": 4, "scale": "log"}) == (1, 10, 100, 1000)
+    assert labels(**{"from": 1, "to": 5, "count": 5, "scale": "log"}) == (1, 2, 3, 5)
+    assert parse_sweep(spec({"seeds": {"from": 0, "to": 4, "count": 3}})).labels["seed"] == (0, 2, 4)
+
+
+# --- settings and the rest
+
+
+def test_settings_count_where_their_method_is_used():
+    chosen = {"ap": {"projection": "exact", "tolerance": 0.05}}
+    with_ap = parse_sweep(spec({"method": ["ap"]}, settings=chosen)).used_settings
+    assert with_ap["ap"]["projection"] == "exact"
+    assert with_ap["ap"]["tolerance"] == 0.05
+    assert with_ap["ap"]["stagnation"] == 0.001  # a default, filled in
+    assert "svd" in with_ap  # the lower bound rests on it
+    without = parse_sweep(spec({"method": ["svd"]}, settings=chosen)).used_settings
+    assert without == parse_sweep(spec({"method": ["svd"]})).used_settings
+    assert set(without) == {"svd"}
+
+
+def test_numbers_in_yaml_11_scientific_notation_serve_as_settings():
+    """YAML 1.1 reads 1e-3 as a text; people write it all the same."""
+    sweep = parse_sweep(spec({"method": ["ap"]}).replace("name:", "settings: {ap: {tolerance: 1e-3}}\nname:"))
+    assert sweep.used_settings["ap"]["tolerance"] == 0.001
+
+
+def test_experiment_is_approximation_unless_told():
+    text = spec({}).replace("experiment: approximation\n", "")
+    assert parse_sweep(text).experiment.name == "approximation"
+
+
+def test_columns_are_the_labels_of_cells():
+    sweep = parse_sweep(spec({"m": [5, 2], "method": ["svd", "ap"]}))
+    columns = sweep.columns(np.argwhere(sweep.wanted))
+    assert set(zip(*(columns[axis].tolist() for axis in AXES), strict=True)) == cells(sweep)
+
+
+def test_user_function_is_a_label_like_any_other(user_module):
+    name = user_module("def f(X, Y):\n    return X @ Y.T\n")
+    assert parse_sweep(spec({"function": [f"{name}:f", "gaussian"]})).labels["function"] == (f"{name}:f", "gaussian")
+
+
+def test_flow_style_anchors_merges_and_a_byte_order_mark_are_yaml_too(tmp_path):
+    text = """
+    name: merged
+    grid:
+      - &base {function: [gaussian], sampling: [ball-symmetric], m: [2], n: [40], r: [2], method: [svd], seeds: 1}
+      - {<<: *base, m: [3], r: [5]}
+    """
+    assert cells(parse_sweep(text)) == product(r=[2], seeds=1) | product(m=[3], r=[5], seeds=1)
+    path = tmp_path / "marked.yaml"
+    path.write_text("\ufeff" + spec(), encoding="utf-8")
+    assert cells(load_sweep(path)) == product()
+
+
+def test_file_is_kept_as_it_was_written(tmp_path):
+    path = tmp_path / "spec.yaml"
+    text = "# μ, a comment\n" + spec()
+    path.write_text(text, encoding="utf-8")
+    sweep = load_sweep(str(path))
+    assert sweep.text == text
+    assert sweep.name == "tiny"
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [(None, "cannot be read"), (b"\xff\xfe\x00name", "UTF-8"), (b"x" * 1_000_001, "1000000"), (b"name: t", "grid")],
+    ids=["missing", "not UTF-8", "too large", "incomplete"],
+)
+def test_file_that_is_no_specification_is_named(tmp_path, content, told):
+    path = tmp_path / "spec.yaml"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InputError) as caught:
+        load_sweep(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert told in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_folder_is_not_a_specification(tmp_path):
+    with pytest.raises(InputError, match="cannot be read"):
+        load_sweep(tmp_path)
