@@ -4,6 +4,7 @@ Even renames are killed before they happen, odd ones after. The report receives 
 before the kill, or, if there are fewer renames than K, their number.
 """
 
+import itertools
 import os
 import signal
 import sys
@@ -12,31 +13,32 @@ from typing import Any
 
 import psutil
 
-limit, report = int(sys.argv[1]), Path(sys.argv[2])
-seen = 0
-real_replace = Path.replace
 
+def kill_at(limit: int, report: Path) -> "itertools.count[int]":
+    """Make the limit-th rename of a path into a store deadly; returns the counter of renames."""
+    counter = itertools.count(1)
+    rename = Path.replace
 
-def die() -> None:
-    report.write_text(" ".join(str(child.pid) for child in psutil.Process().children(recursive=True)))
-    os.kill(os.getpid(), signal.SIGKILL)
+    def die() -> None:
+        report.write_text(" ".join(str(child.pid) for child in psutil.Process().children(recursive=True)))
+        os.kill(os.getpid(), signal.SIGKILL)
 
-
-def replace(path: Path, target: Any) -> Path:
-    global seen
-    if ".zarr" in str(target):
-        seen += 1
-        if seen == limit and limit % 2 == 0:
+    def replace(path: Path, target: Any) -> Path:
+        number = next(counter) if ".zarr" in str(target) else 0
+        if number and number == limit and limit % 2 == 0:
             die()
-    result = real_replace(path, target)
-    if seen == limit and limit % 2 == 1:
-        die()
-    return result
+        result = rename(path, target)
+        if number and number == limit:
+            die()
+        return result
+
+    Path.replace = replace  # type: ignore[method-assign,assignment]
+    return counter
 
 
 if __name__ == "__main__":
-    Path.replace = replace  # type: ignore[method-assign,assignment]
+    renames = kill_at(int(sys.argv[1]), Path(sys.argv[2]))
     from flows.cli import main
 
     main(sys.argv[3:])
-    report.write_text(str(seen))
+    Path(sys.argv[2]).write_text(str(next(renames) - 1))

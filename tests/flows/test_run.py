@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 
+import httpx
 import numpy as np
 import xarray as xr
 
@@ -13,7 +14,7 @@ from pipeline import function_matrix
 from tests.support import calls
 
 
-def test_run_writes_what_the_methods_return(write_spec, workspace, epsweep):
+def test_run_writes_what_the_methods_return(write_spec, workspace, epsweep, server_environment):
     spec = write_spec(function="[exponential]", r="[2, 3]")
     done = epsweep("run", spec)
     assert done.returncode == 0, done.stderr
@@ -26,6 +27,11 @@ def test_run_writes_what_the_methods_return(write_spec, workspace, epsweep):
         found = ds["epsilon"].sel(m=4, n=20, r=3, seed=1).squeeze()
         np.testing.assert_allclose(found, expected, rtol=1e-12)
         assert [session["spec"] for session in json.loads(ds.attrs["sessions"])] == [spec.read_text()]
+    artifacts = httpx.post(f"{server_environment['PREFECT_API_URL']}/artifacts/filter", json={}).json()
+    published = {artifact["key"]: artifact for artifact in artifacts}
+    assert published["sweep-progress"]["data"] == 100.0
+    assert "small in results/small.zarr: 8 cells, 8 done, 0 failed" in published["sweep-summary"]["description"]
+    assert len(json.loads(published["sweep-summary"]["data"])) == 4  # a median a curve point
     figures = sorted(path.name for path in (workspace / "results/small.figures").iterdir())
     assert figures == [f"epsilon-against-{axis}.{kind}" for axis in "mr" for kind in ("png", "svg")]
 

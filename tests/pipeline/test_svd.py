@@ -103,6 +103,17 @@ def test_randomized_max_error_is_within_one_percent_of_lapacks(name):
         assert found != exact  # LAPACK did not do it
 
 
+@pytest.mark.parametrize("function", ["exponential", "quartic_gaussian"])
+@pytest.mark.parametrize("sampling", ["ball-independent", "ball-symmetric"])
+def test_large_matrices_take_the_randomized_path_and_lose_less_than_one_percent(function, sampling):
+    matrix = function_matrix(function, sampling, 30, 3000, seed=0).to_numpy()
+    decompositions = Decompositions(matrix)
+    assert not decompositions.for_rank(50).complete
+    exact = Decompositions(matrix, SVDSettings(driver="lapack")).for_rank(50)
+    found, best = (max_error(matrix, *each.balanced_factors(50)) for each in (decompositions.for_rank(50), exact))
+    assert found == pytest.approx(best, rel=0.01)
+
+
 def test_randomized_decomposition_has_orthonormal_factors_and_lapacks_leading_values():
     _, values, _ = kernel("fast: gaussian, m = 3")
     found = randomized_svd(values, width=60, power_iterations=4)
