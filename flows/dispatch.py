@@ -12,6 +12,7 @@ from types import FrameType
 from typing import Any
 
 import numpy as np
+from distributed.scheduler import KilledWorker
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect_dask.task_runners import DaskTaskRunner, PrefectDaskFuture
@@ -27,6 +28,7 @@ from storage import Writer
 
 _POLL_SECONDS = 0.25
 _LOST_LIMIT = 3
+_DEADLY = "its worker process died each time this cell was computed alone (killed, or out of memory)"
 
 
 @task(name="batch", task_run_name="{label}", cache_policy=NO_CACHE, persist_result=False)
@@ -52,9 +54,8 @@ def compute_batch(label: str, payload: str) -> list[Outcome]:
 class Dispatcher:
     """One run over a list of batches.
 
-    A batch whose worker died, or that failed as a whole, is set aside; when nothing else runs, what was set aside is
-    computed one piece at a time and halved until its poisonous cell stands alone. A cell that fails so twice is
-    recorded as failed.
+    A batch whose worker died is set aside; when nothing else runs, what was set aside is computed one piece at a time
+    and halved until its poisonous cell stands alone. A cell that kills its worker twice so is recorded as failed.
 
     Attributes
     ----------
@@ -140,9 +141,9 @@ class Dispatcher:
                     raise EpsweepError("cluster: the scheduler lost its work; check it and run again") from None
                 waiting.appendleft(batch)
                 continue
-            except Exception as error:
-                if alone and len(batch.cells) == 1 and batch.condemned:
-                    results = [Outcome(None, _blame(error))]
+            except KilledWorker:
+                if alone and batch.condemned:
+                    results = [Outcome(None, _DEADLY)]
                 elif alone:
                     suspects.extendleft(reversed(batch.pieces()))
                     continue
@@ -169,7 +170,15 @@ class Dispatcher:
     def _result(self, future: PrefectDaskFuture[Any]) -> list[Outcome]:
         if future.wrapped_future.status in ("cancelled", "lost"):
             raise _LostBatchError
-        outcomes: list[Outcome] = future.result()
+        try:
+            outcomes: list[Outcome] = future.result()
+        except KilledWorker:
+            raise
+        except Exception as error:  # a failing case is an outcome: this is Prefect's or the cluster's
+            raise EpsweepError(
+                f"flow: a batch could not be run ({describe(error)}); finished cells are stored: check the Prefect "
+                "server and the workers, then run the same again"
+            ) from error
         return outcomes
 
     @contextmanager
@@ -192,9 +201,3 @@ class Dispatcher:
 
 class _LostBatchError(Exception):
     """The scheduler no longer knows a batch."""
-
-
-def _blame(error: Exception) -> str:
-    if type(error).__name__ == "KilledWorker":
-        return "its worker process died each time this cell was computed alone (killed, or out of memory)"
-    return describe(error)

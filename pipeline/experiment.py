@@ -155,7 +155,7 @@ class Experiment:
             started = perf_counter()
             try:
                 shared = self.prepare(members[0], settings)
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 yield from (Outcome(None, describe(error)) for _ in members)
                 continue
             share = (perf_counter() - started) / len(members)
@@ -167,7 +167,7 @@ class Experiment:
         started = perf_counter()
         try:
             values = dict(self.evaluate(shared, case, settings))
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             return Outcome(None, describe(error))
         if bad := [name for name, value in values.items() if not np.isfinite(value)]:
             return Outcome(None, f"{bad[0]} is {values[bad[0]]}; every value must be finite")

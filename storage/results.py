@@ -219,6 +219,7 @@ def _create(path: Path, sweep: Sweep) -> None:
         {
             "title": f"{sweep.experiment.summary}: {sweep.name}",
             "Conventions": "CF-1.11",
+            "coordinates": "message",  # text beside the numbers: reductions and masks leave it alone
             **identity(sweep.experiment, sweep.used_settings),
             "sessions": "[]",
         }
