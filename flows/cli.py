@@ -18,6 +18,7 @@ EXIT_FAILED_CELLS = 1
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
 _NAMED_FAILURES = 100
+_YEAR = 365 * 86400
 _SHIPPED = Path(str(files("flows") / "sweeps"))
 
 
@@ -110,11 +111,11 @@ def _conclude(sweep: Sweep, spec: str, store: str) -> None:
     click.echo(f"done: {done} of {int(sweep.wanted.sum())} cells" + (f", {len(failed)} failed" if len(failed) else ""))
     click.echo(f"store: {store}")
     if done:
-        folder = Path(store).with_suffix(".figures")
+        folder = Path(store).with_name(Path(store).name.removesuffix(".zarr") + ".figures")
         try:
             figures = _plot(Path(store), folder, {})
             click.echo("figures: " + " ".join(map(str, figures)))
-        except InputError as error:
+        except (InputError, OSError) as error:
             click.echo(f"figures: none ({error})")
     if len(failed):
         _name_failures(store)
@@ -195,7 +196,7 @@ def status(store: Path) -> None:
     click.echo("cells:    " + ", ".join(f"{count} {state}" for state, count in counts.items()))
     for session in json.loads(ds.attrs["sessions"]):
         click.echo(
-            f"run:      {session['started']} to {session.get('ended', 'an end before its time, or still going')}"
+            f"run:      {session['started']} to {session.get('ended', 'no recorded end (killed, or still running)')}"
         )
     _name_failures(store)
 
@@ -310,11 +311,12 @@ def _shipped() -> Iterator[Path]:
 def _load(spec: str) -> tuple[Path, Sweep]:
     """Find a spec by path or shipped name, with its folder on the import path for the user's own functions."""
     path = Path(spec)
-    if not path.exists() and not path.suffix:
-        names = [shipped.stem for shipped in _shipped()]
-        if spec not in names:
+    names = [shipped.stem for shipped in _shipped()]
+    if not path.is_file():
+        if spec in names:
+            path = _SHIPPED / f"{spec}.yaml"
+        elif not path.exists() and path.suffix not in (".yaml", ".yml"):
             raise InputError(f"spec: {spec!r} is neither a file nor a shipped sweep; shipped are {', '.join(names)}")
-        path = _SHIPPED / f"{spec}.yaml"
     sys.path += [str(path.resolve().parent), str(Path.cwd())]  # last: a user's file shadows no library
     return path, load_sweep(path)
 
@@ -324,6 +326,8 @@ def _default_store(sweep: Sweep) -> str:
 
 
 def _duration(seconds: float) -> str:
+    if seconds > _YEAR:
+        return "more than a year"
     if seconds < 60:
         return f"{seconds:.0f} s" if seconds >= 1 else "less than 1 s"
     return str(timedelta(seconds=round(seconds)))
@@ -354,6 +358,9 @@ def main(arguments: list[str] | None = None) -> Any:
         sys.exit(EXIT_INTERRUPTED)
     except EpsweepError as error:
         click.echo(f"epsweep: {error}", err=True)
+        sys.exit(EXIT_BAD_INPUT)
+    except OSError as error:
+        click.echo(f"epsweep: {str(error.filename)[:200]}: {error.strerror or error}; use another path", err=True)
         sys.exit(EXIT_BAD_INPUT)
 
 

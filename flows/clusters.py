@@ -19,6 +19,7 @@ from distributed.system import MEMORY_LIMIT
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pipeline.errors import InputError
+from pipeline.experiment import describe
 
 _LOOPBACK = ("127.", "localhost", "[::1]")
 _RESERVED_BYTES = 2**30  # for the flow, the scheduler and the Prefect server
@@ -78,7 +79,7 @@ class RunningCluster:
     threads : int
         Worker threads at the start.
     worker_memory : float
-        Smallest memory limit of a worker, in bytes.
+        Smallest memory limit of a worker thread, in bytes.
     """
 
     address: str
@@ -106,7 +107,7 @@ def local_workers(cluster: str) -> LocalWorkers | None:
 def check_cluster(cluster: str) -> None:
     """Raise InputError if a cluster cannot be what its name says, before anything is started."""
     if local_workers(cluster) is None and not cluster.startswith(("tcp://", "tls://")):
-        _load_profile(cluster)
+        _cluster_class(_load_profile(cluster), cluster)
 
 
 def reaches_loopback(cluster: str) -> bool:
@@ -149,7 +150,7 @@ def open_cluster(cluster: str) -> Iterator[RunningCluster]:
         yield _inspect(cluster, 1)
     else:
         profile = _load_profile(cluster)
-        with dask.config.set(_WORKER_MEMORY), _cluster_class(profile, cluster)(**profile.arguments) as started:
+        with dask.config.set(_WORKER_MEMORY), _start(profile, cluster) as started:
             started.scale(profile.workers)
             yield _inspect(started.scheduler_address, 1)
 
@@ -163,8 +164,8 @@ def _inspect(address: str, wanted: int) -> RunningCluster:
         raise InputError(
             f"cluster: {address} gave no worker within {_START_SECONDS} s ({error}); are scheduler and workers up?"
         ) from error
-    limits = [worker["memory_limit"] or float("inf") for worker in workers]
-    return RunningCluster(address, sum(worker["nthreads"] for worker in workers), min(limits))
+    limits = [(worker["memory_limit"] or float("inf")) / worker["nthreads"] for worker in workers]
+    return RunningCluster(address, sum(worker["nthreads"] for worker in workers), min(limits, default=float("inf")))
 
 
 def _load_profile(path: str) -> Profile:
@@ -183,6 +184,13 @@ def _load_profile(path: str) -> Profile:
         raise InputError(
             f"cluster: {path}: {key}: {first['msg']}; a profile has class, arguments and workers"
         ) from error
+
+
+def _start(profile: Profile, path: str) -> Any:
+    try:
+        return _cluster_class(profile, path)(**profile.arguments)
+    except (TypeError, ValueError, RuntimeError, OSError) as error:
+        raise InputError(f"cluster: {path}: {describe(error)}; check class and arguments") from error
 
 
 def _cluster_class(profile: Profile, path: str) -> Any:

@@ -9,7 +9,7 @@ import matplotlib as mpl
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+from matplotlib.ticker import FixedLocator, LogLocator, NullFormatter, NullLocator, StrMethodFormatter
 
 from pipeline.errors import InputError
 from pipeline.experiment import Experiment, Label
@@ -17,6 +17,7 @@ from storage.curves import TRIALS, median_curves
 
 _PANEL_INCHES = (3.6, 2.9)
 _MOST_PANELS = 24
+_MOST_TICKS = 8
 _MARKERS = "osD^vP*X"
 # Okabe and Ito's colours, which most colour-blind readers can tell apart.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
@@ -48,13 +49,13 @@ def plot_curves(ds: xr.Dataset, experiment: Experiment, out: str | Path, at: Map
     InputError
         If `at` names no axis or label of the results, or there is no complete curve to draw.
     """
+    numeric = [axis.name for axis in experiment.axes if axis.kind is int and axis.name != TRIALS]
     for axis, label in at.items():
-        if axis not in ds.dims:
-            raise InputError(f"at: {axis!r} is not an axis; use one of {', '.join(map(str, ds.dims))}")
+        if axis not in numeric:
+            raise InputError(f"at: {axis!r} is not an axis that can be held; use one of {', '.join(numeric)}")
         if label not in ds[axis].values.tolist():
             raise InputError(f"at: {axis} = {label} is not in the store; it has {ds[axis].values.tolist()}")
     curves = median_curves(ds, experiment.main)
-    numeric = [axis.name for axis in experiment.axes if axis.kind is int and axis.name != TRIALS]
     out = Path(out)
     written: list[Path] = []
     for axis in numeric:
@@ -63,7 +64,7 @@ def plot_curves(ds: xr.Dataset, experiment: Experiment, out: str | Path, at: Map
             if held is not None:
                 written.append(_draw(curves.sel(held), experiment, axis, held, out))
     if not written:
-        raise InputError("plot: no curve has two complete medians; run the sweep to its end first")
+        raise InputError("plot: no curve has two complete medians; finish the sweep, or give an axis a second label")
     return written
 
 
@@ -100,8 +101,10 @@ def _draw(curves: xr.Dataset, experiment: Experiment, axis: str, held: Mapping[s
             panel.set_title(", ".join(str(label) for label in labels.values()))
         for panel in grid.flat[len(panels) :]:
             panel.set_axis_off()
-        _label_axes(grid, axis, experiment)
-        trials = int(curves["trials"].max())
+        _label_axes(grid, curves[axis].values.tolist(), axis, experiment)
+        counts = curves["trials"].where(curves[experiment.main].notnull())
+        fewest, most = int(counts.min()), int(counts.max())
+        trials = str(most) if fewest == most else f"{fewest} to {most}"
         fixed = ", ".join(f"{name} = {label}" for name, label in held.items())
         dropped = f" (first {_MOST_PANELS} of {len(panels)} panels)" if len(panels) > _MOST_PANELS else ""
         figure.suptitle(f"median and range of {trials} trials at {fixed}{dropped}", fontsize=10)
@@ -136,22 +139,30 @@ def _draw_panel(panel: Axes, curves: xr.Dataset, experiment: Experiment, axis: s
     if "lower_bound" in curves:
         bound = curves["lower_bound"].max(line_axis)
         there = (bound > 0).values
-        panel.plot(x[there], bound.values[there], color="0.4", linestyle=":", label="certified lower bound")
+        panel.plot(
+            x[there],
+            bound.values[there],
+            color="0.4",
+            linestyle=":",
+            marker=".",
+            markersize=3,
+            label="certified lower bound",
+        )
     panel.set_xscale("log")
     panel.set_yscale("log")
     panel.grid(which="major", color="0.88", linewidth=0.6)
 
 
-def _label_axes(grid: Any, axis: str, experiment: Experiment) -> None:
+def _label_axes(grid: Any, ticks: list[int], axis: str, experiment: Experiment) -> None:
     descriptions = {each.name: each.description for each in experiment.axes}
     for panel in grid[-1]:
         panel.set_xlabel(f"{descriptions[axis]} {axis}")
     for panel in grid[:, 0]:
         panel.set_ylabel("relative error ε" if experiment.main == "epsilon" else experiment.main)
     for panel in grid.flat:
-        low, high = panel.get_xlim()
-        if high / low < 1000:  # up to three decades: label 1, 2 and 5 in plain numbers
-            panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        if len(ticks) <= _MOST_TICKS:
+            panel.xaxis.set_major_locator(FixedLocator(ticks))
+            panel.xaxis.set_minor_locator(NullLocator())
         panel.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         panel.xaxis.set_minor_formatter(NullFormatter())
         low, high = panel.get_ylim()

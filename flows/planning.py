@@ -12,6 +12,7 @@ from pipeline.grid import Sweep
 BATCH_SECONDS = 60.0
 _BATCHES_A_THREAD = 8
 _SHORTEST_BATCH = 0.5
+_PARTS_A_THREAD = 4
 _PROCESS_BYTES = 300e6
 
 Cells = npt.NDArray[np.intp]
@@ -39,9 +40,14 @@ class Batch:
         """Split in halves after a failure; condemn a single cell."""
         if len(self.cells) == 1:
             return [replace(self, condemned=True)]
-        middle = len(self.cells) // 2
-        share = self.seconds * middle / len(self.cells)
-        return [Batch(self.cells[:middle], share), Batch(self.cells[middle:], self.seconds - share)]
+        return [half for half in self.split(len(self.cells) // 2) if half is not None]
+
+    def split(self, count: int) -> tuple["Batch", "Batch | None"]:
+        """Part after the first `count` cells; None where nothing is left."""
+        if count == len(self.cells):
+            return self, None
+        share = self.seconds * count / len(self.cells)
+        return Batch(self.cells[:count], share), Batch(self.cells[count:], self.seconds - share)
 
 
 @dataclass(frozen=True)
@@ -119,9 +125,8 @@ def make_plan(sweep: Sweep, todo: npt.NDArray[np.bool_], threads: int) -> Plan:
         for piece in _pieces(members[index], float(prepare.seconds[index]), float(work[index]), target)
     ]
     largest = int(memory.argmax())
-    return Plan(
-        _pack(pieces, target), len(cells), len(members), total, float(memory[largest]), sweep.case(cells[largest])
-    )
+    batches = _pack(pieces, target, -(-len(pieces) // (threads * _PARTS_A_THREAD)))
+    return Plan(batches, len(cells), len(members), total, float(memory[largest]), sweep.case(cells[largest]))
 
 
 def _pieces(cells: Cells, prepare: float, work: float, target: float) -> list[Batch]:
@@ -130,15 +135,18 @@ def _pieces(cells: Cells, prepare: float, work: float, target: float) -> list[Ba
     return [Batch(part, prepare + work * len(part) / len(cells)) for part in np.array_split(cells, count)]
 
 
-def _pack(pieces: list[Batch], target: float) -> list[Batch]:
-    """Join short pieces until they reach the target; longest batches first."""
+def _pack(pieces: list[Batch], target: float, most: int) -> list[Batch]:
+    """Join short pieces until they reach the target, at most a given number; longest batches first.
+
+    The number keeps every thread busy where the prediction is far too low, as it may be for a user's function.
+    """
     batches: list[Batch] = []
     joined: list[Batch] = []
     seconds = 0.0
     for piece in sorted(pieces, key=lambda piece: -piece.seconds):
         joined.append(piece)
         seconds += piece.seconds
-        if seconds >= target:
+        if seconds >= target or len(joined) >= most:
             batches.append(_join(joined))
             joined, seconds = [], 0.0
     if joined:

@@ -12,15 +12,17 @@ import sys
 import threading
 import tomllib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import httpx
 from filelock import FileLock
 from platformdirs import user_data_path
 
-from pipeline.errors import EpsweepError
+from pipeline.errors import EpsweepError, InputError
 
+_HEALTH_SECONDS = 10
 _QUIET = {
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -41,6 +43,15 @@ def configured_server() -> str | None:
     except (OSError, tomllib.TOMLDecodeError, AttributeError):
         return None
     return url if isinstance(url, str) else None
+
+
+def _check_health(url: str) -> None:
+    try:
+        httpx.get(f"{url.rstrip('/')}/health", timeout=_HEALTH_SECONDS).raise_for_status()
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise InputError(
+            f"Prefect: the configured server {url} does not answer ({error}); start it, or unset PREFECT_API_URL"
+        ) from error
 
 
 def prefect_home() -> Path:
@@ -64,7 +75,8 @@ def prefect_server() -> Iterator[Callable[[], None]]:
     """
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
-    if configured_server():
+    if url := configured_server():
+        _check_health(url)
         yield lambda: None
         return
     home = prefect_home()
@@ -73,7 +85,7 @@ def prefect_server() -> Iterator[Callable[[], None]]:
     with (
         (home / "server.log").open("ab") as log,
         subprocess.Popen(
-            [sys.executable, "-m", "flows.server"],
+            [sys.executable, "-P", "-m", "flows.server"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
@@ -92,6 +104,8 @@ def prefect_server() -> Iterator[Callable[[], None]]:
         finally:
             os.environ.pop("PREFECT_API_URL", None)
             process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=_HEALTH_SECONDS)
 
 
 def _serve() -> None:

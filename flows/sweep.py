@@ -20,7 +20,6 @@ from pipeline.grid import Sweep, load_sweep
 from storage import Status, Writer, median_curves, open_results, pending, sweep_status
 
 _ARTIFACT_SECONDS = 5.0
-_WINDOW_A_THREAD = 2
 _TABLE_ROWS = 200
 
 
@@ -70,7 +69,7 @@ def sweep_flow(spec: str, store: str, cluster: str = "local", retry_failed: bool
                 reporter.update()
                 publish()
 
-            Dispatcher(sweep, writer, runner, _WINDOW_A_THREAD * running.threads, tally, on_progress).run(plan.batches)
+            Dispatcher(sweep, writer, runner, tally, on_progress).run(plan.batches)
             publish(final=True)
     summary = summarise(store, sweep)
     _summary_artifact(store, sweep, summary)

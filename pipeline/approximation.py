@@ -58,15 +58,12 @@ class Method:
         What the method may be told.
     find : callable
         Maps (decompositions of F, rank, settings, seed) to Factors.
-    needs_values : bool
-        Whether the method works on a stored matrix; otherwise blocks suffice.
     """
 
     name: str
     summary: str
     settings: type[BaseModel]
     find: Callable[[Decompositions, int, Any, int], Factors]
-    needs_values: bool
 
 
 def _truncated_svd(decompositions: Decompositions, rank: int, settings: SVDSettings, seed: int) -> Factors:
@@ -84,8 +81,8 @@ def _projected(decompositions: Decompositions, rank: int, settings: APSettings, 
 METHODS: dict[str, Method] = {
     method.name: method
     for method in (
-        Method("svd", "truncated singular value decomposition", SVDSettings, _truncated_svd, needs_values=False),
-        Method("ap", "alternating projections with bisection on epsilon", APSettings, _projected, needs_values=True),
+        Method("svd", "truncated singular value decomposition", SVDSettings, _truncated_svd),
+        Method("ap", "alternating projections with bisection on epsilon", APSettings, _projected),
     )
 }
 

@@ -12,6 +12,7 @@ FloatArray: TypeAlias = npt.NDArray[np.float64]
 RealArray: TypeAlias = npt.NDArray[Any]
 """Single or double precision."""
 
+_LARGEST = 1e300
 BLOCK_BYTES = 32 * 2**20
 """Size of the row blocks in which passes over a matrix are made, in bytes."""
 
@@ -63,6 +64,10 @@ def as_matrix(values: npt.ArrayLike) -> FloatArray:
         raise InputError(f"matrix: dtype {array.dtype} is not real; pass real numbers")
     array = array.astype(np.float64, copy=False)
     check_finite(array, "matrix")
+    if (largest := float(np.abs(array).max())) > _LARGEST:
+        raise InputError(
+            f"matrix: entries up to {largest:.3g} overflow in a decomposition; scale them below {_LARGEST}"
+        )
     return array
 
 
@@ -76,7 +81,7 @@ def check_finite(array: FloatArray, name: str, top: int = 0, left: int = 0) -> N
 
 def max_norm(matrix: Matrix) -> float:
     """Return the largest absolute value of an entry, ‖F‖_max."""
-    return max(float(np.abs(block).max()) for _, block in row_blocks(matrix))
+    return float(np.max([np.abs(block).max() for _, block in row_blocks(matrix)]))
 
 
 def max_error(matrix: Matrix, left: FloatArray, right: FloatArray) -> float:
@@ -92,5 +97,5 @@ def max_error(matrix: Matrix, left: FloatArray, right: FloatArray) -> float:
     for rows, block in row_blocks(matrix):
         residual = left[rows] @ right.T
         residual -= block
-        worst = max(worst, float(residual.max()), -float(residual.min()))
+        worst = float(np.max([worst, residual.max(), -residual.min()]))  # keeps NaN, which max() would drop
     return worst

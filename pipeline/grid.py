@@ -2,6 +2,7 @@
 
 import difflib
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -242,7 +243,7 @@ def _expand(axis: Axis, value: object) -> tuple[Label, ...]:
     for position, label in enumerate(value):
         _check_label(axis, label, f"item {position}: ")
     if len(set(value)) < len(value):
-        twice = next(label for position, label in enumerate(value) if label in value[:position])
+        twice = Counter(value).most_common(1)[0][0]
         raise ValueError(f"{twice!r} is listed twice; name each label once")
     return tuple(value)
 

@@ -75,7 +75,7 @@ class _LowRankIterate:
         for rows in self._panels:
             residual = np.matmul(self.left[rows], self.right.T, out=self._work[rows])
             residual -= self.matrix[rows]
-            worst = max(worst, float(residual.max()), -float(residual.min()))
+            worst = float(np.max([worst, residual.max(), -residual.min()]))
         return worst
 
     def project(self, epsilon: float, *, exact: bool) -> None:

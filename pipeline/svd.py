@@ -30,9 +30,9 @@ class SVDSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     driver: Literal["auto", "lapack", "randomized"] = "auto"
-    dense_limit: Annotated[int, Field(ge=1)] = 1500
-    oversampling: Annotated[int, Field(ge=0)] = 16
-    power_iterations: Annotated[int, Field(ge=0)] = 6
+    dense_limit: Annotated[int, Field(ge=1, le=100_000)] = 1500
+    oversampling: Annotated[int, Field(ge=0, le=10_000)] = 16
+    power_iterations: Annotated[int, Field(ge=0, le=1000)] = 6
 
     def uses_lapack(self, smaller_side: int, rank: int) -> bool:
         """Whether a matrix whose smaller side is given is decomposed in full by LAPACK at this rank."""

@@ -31,8 +31,12 @@ def median_curves(ds: xr.Dataset, quantity: str = "epsilon") -> xr.Dataset:
     """
     if TRIALS not in ds.dims:
         ds = ds.expand_dims(TRIALS)
-    ds = ds[[name for name in dict.fromkeys((quantity, "lower_bound", "status")) if name in ds]].load()
-    done = ds["status"] == Status.DONE
+    ds = (
+        ds[[name for name in dict.fromkeys(("status", quantity, "lower_bound")) if name in ds]]
+        .reset_coords(drop=True)
+        .load()
+    )
+    done = (ds["status"] == Status.DONE) & ds[quantity].notnull()  # values of a live store may be older than status
     declared = (ds["status"] != Status.SKIPPED).sum(TRIALS)
     count = done.sum(TRIALS)
     complete = done & (count == declared)  # a failed or pending trial withholds the whole curve point

@@ -38,6 +38,7 @@ def export(ds: xr.Dataset, target: str | Path) -> int:
     if target.suffix == ".zarr" and target.exists():
         raise StoreError(f"export: {target} exists; remove it or name another")
     try:
+        ds["status"].load()  # before the values, which a live store writes first
         writers[target.suffix](ds.load(), target)
     except OSError as error:
         raise StoreError(f"export: {target} cannot be written ({error.strerror or error})") from error

@@ -16,6 +16,7 @@ from pipeline.errors import StoreError
 
 def lock_path(store: Path) -> Path:
     """File beside the store that its writer holds locked."""
+    store = store.resolve()  # the same lock however the store is spelt
     return store.with_name(store.name + ".lock")
 
 
@@ -29,12 +30,15 @@ def single_writer(store: Path) -> Iterator[None]:
         If another process holds it; the message names that process.
     """
     path = lock_path(store)
-    path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path, mode=0o600, fallback_to_soft=False)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
     except Timeout as error:
         raise StoreError(f"store: {store} is being written by {_holder(path)}; wait or use another --store") from error
+    except OSError as error:
+        reason = error.strerror or error
+        raise StoreError(f"store: {path} cannot be locked ({reason}); use a --store that can be written") from error
     try:
         holder = {"process": os.getpid(), "host": socket.gethostname(), "user": _user(), "since": _now()}
         path.write_text(json.dumps(holder), encoding="utf-8")

@@ -117,16 +117,20 @@ class Writer:
             If another process writes to it, it holds another experiment or other settings, or the disk refuses.
         """
         path = _local(path)
-        with _disk_errors(path), single_writer(path):
-            if path.exists():
-                _check_identity(path, sweep)
-                _extend(path, sweep)
-            else:
-                _create(path, sweep)
-            writer = cls(path, sweep)
-            _add_session(path, sweep)
-            yield writer
-            _end_session(path)
+        with single_writer(path):
+            with _disk_errors(path):
+                if path.exists():
+                    _check_identity(path, sweep)
+                    _extend(path, sweep)
+                else:
+                    _create(path, sweep)
+                writer = cls(path, sweep)
+                _add_session(path, sweep)
+            try:
+                yield writer
+            finally:
+                with _disk_errors(path):
+                    _end_session(path)
 
     def write(self, cells: Cells, outcomes: Sequence[Outcome]) -> None:
         """Store what became of cells: first the values, last the status that makes them valid."""

@@ -99,8 +99,8 @@ def extend_arrays(path: Path, labels: Mapping[str, Sequence[Label]]) -> None:
         shape = tuple(lengths[str(axis)] for axis in array.metadata.dimension_names or ())  # type: ignore[union-attr]
         if array.shape != shape:
             array.resize(shape)
-            if name in labels:
-                array[:] = label_array(labels[name])
+        if name in labels:  # always: a killed growth may have left this length with other labels, or none
+            array[:] = label_array(labels[name])
 
 
 def consolidate(path: Path) -> None:

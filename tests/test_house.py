@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,6 @@ def test_tree_passes(command: list[str]):
 
 def test_pins_cover_every_dependency():
     """Each direct dependency is pinned, so the README's commands install the versions that were tested."""
-    tomllib = __import__("tomllib")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     wanted = [*project["dependencies"], *project["optional-dependencies"]["test"]]
     names = {line.partition("==")[0].lower() for line in (ROOT / "constraints.txt").read_text().splitlines()}

@@ -57,7 +57,9 @@ def _prepare(case: Case, settings: ApproximationSettings) -> _Shared:
     norm = max_norm(matrix)
     if norm == 0:
         raise InputError(f"function {case['function']}: the matrix is zero, so a relative error has no meaning")
-    return _Shared(matrix, norm, Decompositions(matrix, settings.svd, case["seed"]))
+    decompositions = Decompositions(matrix, settings.svd, case["seed"])
+    decompositions.for_bound()  # computed here, so that its time is shared among the cases
+    return _Shared(matrix, norm, decompositions)
 
 
 def _evaluate(shared: _Shared, case: Case, settings: ApproximationSettings) -> Mapping[str, float]:
@@ -83,7 +85,7 @@ def _uses_lapack(n: Floats, r: Floats, settings: ApproximationSettings) -> npt.N
 
 def _prepare_cost(columns: Columns, settings: ApproximationSettings) -> Cost:
     m, n = _as_floats(columns, "m", "n")
-    side = np.where(_uses_lapack(n, np.ones_like(n), settings), n, settings.svd.dense_limit)
+    side = np.where(_uses_lapack(n, np.ones_like(n), settings), n, np.minimum(n, settings.svd.dense_limit))
     seconds = 4e-4 + n * n * (_GENERATION + _PRODUCT * m) + 4e-8 * n * m + _SVD * side**3
     return Cost(seconds, np.minimum(8 * n * n, _STORED_BYTES) + 16 * n * m + 60 * side * side)
 
@@ -98,10 +100,11 @@ def _evaluate_cost(columns: Columns, settings: ApproximationSettings) -> Cost:
     if settings.ap.precision == "double":
         step = step * 2
     is_ap = columns["method"] == "ap"
+    late = ~is_ap & (passes == 0) & ~_uses_lapack(n, np.ones_like(n), settings)  # complete, for this rank alone
     basis = (settings.svd.power_iterations + 1) * width
     seconds = 2e-4 + n * n * _PRODUCT * r + np.where(is_ap, _PROJECTIONS * step, 2 * passes * n * n * width * _PRODUCT)
-    held = np.minimum(8 * n * n, _STORED_BYTES)
-    return Cost(seconds, np.where(is_ap, 40 * n * n, held + 48 * n * basis))
+    memory = np.where(late, 60 * n * n, np.minimum(8 * n * n, _STORED_BYTES) + 48 * n * np.minimum(n, basis))
+    return Cost(seconds + np.where(late, _SVD * n**3, 0.0), np.where(is_ap, 40 * n * n, memory))
 
 
 def _settings_used(labels: Mapping[str, Sequence[Label]]) -> set[str]:

@@ -72,7 +72,7 @@ def test_other_axes_are_held_where_asked_or_in_the_middle(store, tmp_path):
 
 @pytest.mark.parametrize(
     ("at", "message"),
-    [({"q": 3}, "'q' is not an axis"), ({"r": 7}, r"r = 7 is not in the store; it has \[5, 10, 50\]")],
+    [({"q": 3}, "'q' is not an axis that can be held"), ({"r": 7}, r"r = 7 is not in the store; it has \[5, 10, 50\]")],
 )
 def test_held_labels_must_exist(store, tmp_path, at, message):
     with pytest.raises(InputError, match=message):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from pipeline import approximate, function_matrix
+from pipeline.arrays import max_error
 from pipeline.errors import InputError
 
 RANDOM = np.random.default_rng(11)
@@ -163,3 +164,7 @@ def test_settings_that_a_method_does_not_take_are_refused(method, settings, told
         approximate(MATRIX, 2, method, **settings)
     assert str(caught.value).startswith(f"{told} will not do for method {method!r}")
     assert "\n" not in str(caught.value)
+
+
+def test_factors_that_are_not_numbers_have_no_finite_error():
+    assert np.isnan(max_error(np.ones((3, 3)), np.full((3, 1), np.nan), np.ones((3, 1))))

@@ -51,6 +51,13 @@ def test_trials_that_do_not_belong_to_the_sweep_are_not_waited_for():
     assert curves["trials_declared"].values.tolist() == [5, 3]
 
 
+def test_value_that_a_live_store_had_not_shown_yet_is_no_trial():
+    values = [[1.0, 2.0, np.nan]]
+    curves = median_curves(dataset(values, np.full((1, 3), Status.DONE)))
+    assert np.isnan(curves["epsilon"].values).all()
+    assert curves["trials"].values.tolist() == [2]
+
+
 def test_point_without_any_trial_is_missing():
     curves = median_curves(dataset(np.full((1, 5), np.nan), np.full((1, 5), Status.SKIPPED)))
     assert np.isnan(curves["epsilon"].values).all()

@@ -138,6 +138,27 @@ def test_growth_that_was_killed_before_publishing_is_undone_or_repeated(tmp_path
     extend_arrays(path, labels | {"m": [2, 5, 7, 8]})
     assert fill(path, sweep(m="[2, 5, 6]")) == 6
     assert_holds(path, sweep(m="[2, 5, 6]"))
+    extend_arrays(path, labels | {"m": [2, 5, 6, 7]})
+    assert fill(path, sweep(m="[2, 5, 6, 9]")) == 6
+    assert_holds(path, sweep(m="[2, 5, 6, 9]"))
+    assert open_results(path)["m"].values.tolist() == [2, 5, 6, 9]
+
+
+def test_growth_killed_before_its_labels_are_written_is_repeated(tmp_path):
+    path = tmp_path / "s.zarr"
+    fill(path, sweep())
+    zarr.open_group(path, mode="r+", use_consolidated=False)["m"].resize((4,))
+    larger = sweep(m="[2, 5, 7, 8]")
+    assert fill(path, larger) == 12
+    assert_holds(path, larger)
+
+
+def test_lock_is_the_same_however_the_store_is_spelt(tmp_path):
+    fill(tmp_path / "s.zarr", sweep())
+    (tmp_path / "link.zarr").symlink_to(tmp_path / "s.zarr")
+    refused = pytest.raises(StoreError, match="is being written by process")
+    with Writer.open(tmp_path / "s.zarr", sweep()), refused, Writer.open(tmp_path / "link.zarr", sweep()):
+        pass
 
 
 def test_store_appears_whole_or_not_at_all(tmp_path, monkeypatch):
