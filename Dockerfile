@@ -11,7 +11,7 @@ FROM python:3.11-slim
 RUN useradd --create-home --uid 1000 epsweep && install -d -o epsweep /data
 COPY --from=build /opt/epsweep /opt/epsweep
 ENV PATH=/opt/epsweep/bin:$PATH DO_NOT_TRACK=1 PREFECT_SERVER_ANALYTICS_ENABLED=false
-USER epsweep
+USER 1000
 WORKDIR /data
 ENTRYPOINT ["epsweep"]
 CMD ["run", "quickstart"]

@@ -120,6 +120,9 @@ BAD_COMMANDS = {
     "store is a URL": (["run", "quickstart", "--store", "ftp://host/x.zarr"], "ftp://host/x.zarr is a URL"),
     "store is a folder": (["run", "quickstart", "--store", "folder"], "folder is not a result store"),
     "store is a file": (["run", "quickstart", "--store", "binary.yaml"], "binary.yaml is not a result store"),
+    "store that cannot be made": (["run", "quickstart", "--store", "/proc/none/x.zarr"], "cannot be locked"),
+    "name too long": (["run", "a" * 300], "File name too long"),
+    "held axis without a number": (["plot", "nowhere.zarr", "--out", "f", "--at", "r=big"], "at: 'r=big'"),
     "plan of nothing": (["plan", "nowhere.yaml"], "nowhere.yaml: cannot be read"),
     "status of nothing": (["status", "nowhere.zarr"], "nowhere.zarr does not exist"),
     "status of a folder": (["status", "folder"], "folder is not a result store"),
@@ -148,6 +151,12 @@ def test_memory_is_checked_before_anything_starts(tmp_path, monkeypatch, capsys)
     line = refused(capsys, "run", "big.yaml", "--cluster", "local:64")
     assert "a case needs" in line
     assert "n=20000, r=10, method=ap" in line
+
+
+def test_configured_server_that_is_down_is_named(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
+    assert "http://127.0.0.1:9/api does not answer" in refused(capsys, "run", "quickstart")
 
 
 def test_locked_store_is_refused_before_anything_starts(tmp_path, monkeypatch, capsys):
