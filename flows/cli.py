@@ -98,10 +98,10 @@ def run(spec: str, store: str | None, cluster: str, retry_failed: bool) -> None:
                 sweep_flow(str(path), target, running.address, retry_failed)
             finally:
                 APILogHandler().flush()  # while the server is there
-    _conclude(sweep, spec, target)
+    _conclude(sweep, spec, target, cluster)
 
 
-def _conclude(sweep: Sweep, spec: str, store: str) -> None:
+def _conclude(sweep: Sweep, spec: str, store: str, cluster: str) -> None:
     """Say what there is now; exit 1 if cells failed."""
     from storage import Status, sweep_status
 
@@ -119,7 +119,8 @@ def _conclude(sweep: Sweep, spec: str, store: str) -> None:
             click.echo(f"figures: none ({error})")
     if len(failed):
         _name_failures(store)
-        click.echo(f"next: mend the cause, then: epsweep run {spec} --store {store} --retry-failed")
+        same = f"epsweep run {spec} --store {store} --cluster {cluster}"
+        click.echo(f"next: mend the cause, then: {same} --retry-failed")
         raise SystemExit(EXIT_FAILED_CELLS)
     click.echo(f"next: epsweep curves {store}")
 

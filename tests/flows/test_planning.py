@@ -1,10 +1,13 @@
 """Batches: every pending cell once, long ones first, cells of a matrix together."""
 
+import json
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flows.dispatch import compute_batch
 from flows.planning import BATCH_SECONDS, make_plan
 from pipeline.errors import InputError
 from pipeline.grid import parse_sweep
@@ -79,3 +82,24 @@ def test_failed_batch_is_halved_down_to_a_condemned_cell():
     while len(batch.cells) > 1:
         batch = batch.pieces()[0]
     assert [piece.condemned for piece in batch.pieces()] == [True]
+
+
+def test_batch_that_was_cut_short_leaves_the_rest_in_order():
+    batch = make_plan(SWEEP, SWEEP.wanted, threads=1).batches[0]
+    done, rest = batch.split(1)
+    assert rest is not None
+    np.testing.assert_array_equal(np.concatenate([done.cells, rest.cells]), batch.cells)
+    assert done.seconds + rest.seconds == pytest.approx(batch.seconds)
+    assert batch.split(len(batch.cells)) == (batch, None)
+
+
+def test_batch_past_its_time_returns_what_it_has(monkeypatch):
+    payload = {
+        "experiment": "approximation",
+        "settings": {},
+        "axes": list(SWEEP.labels),
+        "cases": [["gaussian", "ball-symmetric", 2, 20, rank, "svd", 0] for rank in (1, 2, 3)],
+    }
+    assert len(compute_batch.fn("all", json.dumps(payload))) == 3
+    monkeypatch.setattr("flows.dispatch.BATCH_SECONDS", 0.0)
+    assert len(compute_batch.fn("cut", json.dumps(payload))) == 1
