@@ -12,6 +12,7 @@ import click
 import numpy as np
 
 from pipeline.errors import EpsweepError, InputError
+from pipeline.experiment import describe
 from pipeline.grid import Sweep, load_sweep
 
 EXIT_FAILED_CELLS = 1
@@ -90,12 +91,16 @@ def run(spec: str, store: str | None, cluster: str, retry_failed: bool) -> None:
         click.echo(f"predicted: {_duration(seconds)}, {plan.peak_memory / 2**20:.0f} MiB a worker")
         with prefect_server() as wait_for_server, open_cluster(cluster) as running:
             wait_for_server()
+            import httpx
             from prefect.logging.handlers import APILogHandler
 
             from flows.sweep import sweep_flow
 
             try:
                 sweep_flow(str(path), target, running.address, retry_failed)
+            except httpx.HTTPError as error:
+                reason = f"the server does not answer ({describe(error)})"
+                raise EpsweepError(f"Prefect: {reason}; finished cells are stored: run the same again") from error
             finally:
                 APILogHandler().flush()  # while the server is there
     _conclude(sweep, spec, target, cluster)
