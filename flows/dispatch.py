@@ -168,7 +168,8 @@ class Dispatcher:
 
     def _collect(self, waiting: deque[Batch], suspects: deque[Batch]) -> None:
         """Wait for an arrival, take all that are there, and write them together."""
-        cells, outcomes, lost = [], [], False
+        cells, outcomes = [], []
+        lost, broken = False, None
         for future in self._arrivals():
             batch = self._running.pop(future)
             alone = not self._running and not waiting
@@ -177,6 +178,9 @@ class Dispatcher:
             except _LostBatchError:
                 lost = True
                 waiting.appendleft(batch)
+                continue
+            except EpsweepError as error:  # raised once what else has arrived is written
+                broken = error
                 continue
             except KilledWorker:
                 if alone and batch.condemned:
@@ -195,13 +199,14 @@ class Dispatcher:
             self.tally.worked += done.seconds
         if cells:
             self._lost = 0
-        elif lost:
-            self._lost += 1
-        if cells:
             self.writer.write(np.concatenate(cells), outcomes)
             failed = sum(outcome.values is None for outcome in outcomes)
             self.tally.failed += failed
             self.tally.done += len(outcomes) - failed
+        elif lost:
+            self._lost += 1
+        if broken:
+            raise broken
         if self._lost > _LOST_LIMIT:
             raise EpsweepError(_SCHEDULER_GONE)
 

@@ -59,7 +59,7 @@ def _statistics(ds: xr.Dataset, quantity: str, complete: xr.DataArray) -> xr.Dat
 
 
 def _quantile(ordered: npt.NDArray[np.float64], share: float) -> npt.NDArray[np.float64]:
-    """Quantile along the last axis of sorted values, NaN left out; a hundred times faster than `numpy.nanquantile`."""
+    """Quantile along the last axis of sorted values, NaN left out (`numpy.nanquantile` loops over the points)."""
     place = share * np.maximum(np.isfinite(ordered).sum(axis=-1, keepdims=True) - 1, 0)
     low, high = np.floor(place).astype(int), np.ceil(place).astype(int)
     below, above = np.take_along_axis(ordered, low, -1), np.take_along_axis(ordered, high, -1)

@@ -6,16 +6,7 @@ import pytest
 
 from flows.cli import main
 from storage.lock import single_writer
-
-BLOCK = {
-    "function": "[gaussian]",
-    "sampling": "[ball-symmetric]",
-    "m": "[2]",
-    "n": "[40]",
-    "r": "[2, 4]",
-    "method": "[svd]",
-    "seeds": "3",
-}
+from tests.support import BLOCK
 
 
 def spec_text(*, top: str = "", extra: str = "", **changes: str) -> str:

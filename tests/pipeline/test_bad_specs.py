@@ -4,16 +4,7 @@ import pytest
 
 from pipeline.errors import InputError
 from pipeline.grid import parse_sweep
-
-BLOCK = {
-    "function": "[gaussian]",
-    "sampling": "[ball-symmetric]",
-    "m": "[2]",
-    "n": "[40]",
-    "r": "[2, 4]",
-    "method": "[svd]",
-    "seeds": "3",
-}
+from tests.support import BLOCK
 
 
 def spec(head: str = "name: t\n", **changes: str | None) -> str:
