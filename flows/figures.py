@@ -1,4 +1,4 @@
-"""Figures: the median of a quantity against each axis, on logarithmic scales."""
+"""Figures: medians against each axis of a sweep, and errors by iteration of single approximations."""
 
 from collections.abc import Iterator, Mapping
 from itertools import product
@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, LogLocator, NullFormatter, NullLocator, StrMethodFormatter
 
+from pipeline.approximation import Approximation
 from pipeline.errors import InputError
 from pipeline.experiment import Experiment, Label
 from storage.curves import TRIALS, median_curves
@@ -66,6 +68,57 @@ def plot_curves(ds: xr.Dataset, experiment: Experiment, out: str | Path, at: Map
     if not written:
         raise InputError("plot: no curve has two complete medians; finish the sweep, or give an axis a second label")
     return written
+
+
+def plot_convergence(found: Mapping[str, Approximation], out: str | Path) -> Path:
+    """Draw the smallest error so far against the iteration, for approximations of one matrix.
+
+    Parameters
+    ----------
+    found : mapping of str to Approximation
+        By label; those of one rank share the certified lower bound that is drawn. A direct method is a single level.
+    out : str or Path
+        The PNG file; its folder is created if it does not exist.
+
+    Returns
+    -------
+    Path
+        The file.
+
+    Raises
+    ------
+    InputError
+        If there is nothing to draw.
+
+    Examples
+    --------
+    >>> import numpy as np, tempfile
+    >>> from pipeline import approximate
+    >>> found = {budget: approximate(np.eye(9), 3, budget=budget) for budget in ("quick", "default")}
+    >>> plot_convergence(found, f"{tempfile.mkdtemp()}/identity.png").name
+    'identity.png'
+    """
+    if not found:
+        raise InputError("found: no approximation to draw; pass at least one, by label")
+    figure = Figure(figsize=(6.0, 4.0), layout="constrained")
+    axes = figure.subplots()
+    for position, (label, approximation) in enumerate(found.items()):
+        colour = _COLOURS[position % len(_COLOURS)]
+        if approximation.iterations:
+            errors = np.minimum.accumulate(approximation.history)
+            axes.plot(np.arange(1, len(errors) + 1), errors, color=colour, label=label)
+        else:
+            axes.axhline(approximation.max_error, color=colour, linestyle="--", label=label)
+    bounds = sorted({approximation.lower_bound for approximation in found.values()} - {0.0})
+    for bound in bounds:
+        axes.axhline(bound, color="0.45", linestyle=":", label="lower bound" if bound == bounds[0] else None)
+    axes.set(xscale="log", yscale="log", xlabel="iteration", ylabel="max |F − G|")
+    axes.grid(which="both", color="0.9", linewidth=0.6)
+    axes.legend()
+    path = Path(out)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=160, format="png")
+    return path
 
 
 def _held_labels(
@@ -136,17 +189,18 @@ def _draw_panel(panel: Axes, curves: xr.Dataset, experiment: Experiment, axis: s
         panel.plot(x[there], line[main].values[there], color=colour, marker=marker, markersize=3.5, label=label)
         low, high = (line[f"{main}_{suffix}"].values[there] for suffix in ("min", "max"))
         panel.fill_between(x[there], low, high, color=colour, alpha=0.2, linewidth=0)
+        if "guarantee" in line and line["guarantee"].notnull().any():
+            panel.plot(
+                x, line["guarantee"].values, color=colour, linestyle="--", linewidth=0.8, label=f"{label}, promised"
+            )
     if "lower_bound" in curves:
-        bound = curves["lower_bound"].max(line_axis)
+        bound, best = curves["lower_bound"].max(line_axis), curves[main].min(line_axis)
         there = (bound > 0).values
         panel.plot(
-            x[there],
-            bound.values[there],
-            color="0.4",
-            linestyle=":",
-            marker=".",
-            markersize=3,
-            label="certified lower bound",
+            x[there], bound.values[there], color="0.45", linestyle=":", marker=".", markersize=3, label="lower bound"
+        )
+        panel.fill_between(
+            x[there], bound.values[there], best.values[there], color="0.87", zorder=0, label="the least ε lies here"
         )
     panel.set_xscale("log")
     panel.set_yscale("log")

@@ -1,18 +1,23 @@
 """One front door to the methods: a matrix and a rank in, factors with their certified error out."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ValidationError
 
 from pipeline.arrays import FloatArray, as_matrix, max_error
-from pipeline.certificates import tail_bound
+from pipeline.certificates import CertificateSettings, certified_bound
+from pipeline.embedding import EmbeddingSettings, random_embedding
 from pipeline.errors import InputError
+from pipeline.matrix import FunctionMatrix
+from pipeline.minimax import MinimaxSettings, minimax
 from pipeline.projections import APSettings, alternating_projections
 from pipeline.svd import Decompositions, SVDSettings
+
+Settings = TypeVar("Settings", bound=BaseModel)
 
 
 @dataclass(frozen=True)
@@ -28,7 +33,13 @@ class Approximation:
     lower_bound : float
         No approximation of rank r has a smaller max error.
     iterations : int
-        Steps of the method (projections, say); 0 for a direct one.
+        Steps of the method (projections, or evaluations of the smooth maximum); 0 for a direct one.
+    history : ndarray of shape (iterations,)
+        max |F − G| after each step, in the working precision and the units of the matrix.
+    stopped : str
+        Why the method ended.
+    guarantee : float or None
+        What a theorem promises of `max_error`, where one does.
     """
 
     left: FloatArray = field(repr=False)
@@ -36,15 +47,44 @@ class Approximation:
     max_error: float
     lower_bound: float
     iterations: int
+    history: FloatArray = field(repr=False)
+    stopped: str
+    guarantee: float | None
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A matrix F with its decompositions and what else a method may know.
+
+    Attributes
+    ----------
+    decompositions : Decompositions
+    generated : FunctionMatrix, optional
+        F with its generating function and points, where it has them.
+    start : tuple of ndarray of shape (k1, q), (k2, q), optional
+        Factors of an approximation of F, or of its leading rows and columns, to begin from.
+    """
+
+    decompositions: Decompositions
+    generated: FunctionMatrix | None = None
+    start: tuple[FloatArray, FloatArray] | None = None
+
+    @property
+    def values(self) -> FloatArray:
+        """All entries of F."""
+        matrix = self.decompositions.matrix
+        return matrix if isinstance(matrix, np.ndarray) else matrix.block(slice(None), slice(None))
 
 
 @dataclass(frozen=True)
 class Factors:
-    """What a method returns: left (n1 × r), right (n2 × r) and its number of steps."""
+    """What a method returns: left (n1 × r), right (n2 × r), and how it went."""
 
     left: FloatArray
     right: FloatArray
-    iterations: int
+    history: FloatArray = field(default_factory=lambda: np.empty(0))
+    stopped: str = "direct"
+    guarantee: float | None = None
 
 
 @dataclass(frozen=True)
@@ -57,25 +97,46 @@ class Method:
     settings : type of a pydantic model
         What the method may be told.
     find : callable
-        Maps (decompositions of F, rank, settings, seed) to Factors.
+        Maps (problem, rank, settings, seed) to Factors.
     """
 
     name: str
     summary: str
     settings: type[BaseModel]
-    find: Callable[[Decompositions, int, Any, int], Factors]
+    find: Callable[[Problem, int, Any, int], Factors]
 
 
-def _truncated_svd(decompositions: Decompositions, rank: int, settings: SVDSettings, seed: int) -> Factors:
-    return Factors(*decompositions.for_rank(rank).balanced_factors(rank), iterations=0)
+def _truncated_svd(problem: Problem, rank: int, settings: SVDSettings, seed: int) -> Factors:
+    return Factors(*problem.decompositions.for_rank(rank).balanced_factors(rank))
 
 
-def _projected(decompositions: Decompositions, rank: int, settings: APSettings, seed: int) -> Factors:
-    matrix = decompositions.matrix
-    values = matrix if isinstance(matrix, np.ndarray) else matrix.block(slice(None), slice(None))
+def _zero(values: FloatArray, rank: int) -> Factors:
+    return Factors(np.zeros((values.shape[0], rank)), np.zeros((values.shape[1], rank)), stopped="the matrix is zero")
+
+
+def _projected(problem: Problem, rank: int, settings: APSettings, seed: int) -> Factors:
+    values = problem.values
     if not values.any():
-        return Factors(np.zeros((values.shape[0], rank)), np.zeros((values.shape[1], rank)), 0)
-    return Factors(*alternating_projections(values, rank, settings, seed))
+        return _zero(values, rank)
+    decomposition = problem.decompositions.for_rank(rank) if settings.start == "svd" else None
+    left, right, errors, stopped = alternating_projections(values, rank, settings, seed, decomposition)
+    return Factors(left, right, np.array(errors), stopped)
+
+
+def _smoothed_minimax(problem: Problem, rank: int, settings: MinimaxSettings, seed: int) -> Factors:
+    values = problem.values
+    if not values.any():
+        return _zero(values, rank)
+    found = minimax(values, rank, settings, problem.decompositions.for_rank(rank), seed, problem.start)
+    return Factors(found.left, found.right, np.array(found.history), found.stopped)
+
+
+def _embedded(problem: Problem, rank: int, settings: EmbeddingSettings, seed: int) -> Factors:
+    decompositions = problem.decompositions
+    left, right, guarantee = random_embedding(
+        decompositions.matrix, rank, settings, seed, decompositions.complete, problem.generated
+    )
+    return Factors(left, right, guarantee=guarantee)
 
 
 METHODS: dict[str, Method] = {
@@ -83,6 +144,8 @@ METHODS: dict[str, Method] = {
     for method in (
         Method("svd", "truncated singular value decomposition", SVDSettings, _truncated_svd),
         Method("ap", "alternating projections with bisection on epsilon", APSettings, _projected),
+        Method("minimax", "descent on a smooth maximum of the residual", MinimaxSettings, _smoothed_minimax),
+        Method("random_embedding", "features of the points times a Gaussian matrix", EmbeddingSettings, _embedded),
     )
 }
 
@@ -101,22 +164,34 @@ def get_method(name: str) -> Method:
 
 
 def approximate(
-    matrix: npt.ArrayLike, rank: int, method: str = "ap", seed: int = 0, **settings: object
+    matrix: npt.ArrayLike | FunctionMatrix,
+    rank: int,
+    method: str = "minimax",
+    seed: int = 0,
+    *,
+    start: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
+    bound: str = "best",
+    **settings: object,
 ) -> Approximation:
     """Approximate a matrix by one of low rank in the max norm.
 
     Parameters
     ----------
-    matrix : array_like of shape (n1, n2)
+    matrix : array_like of shape (n1, n2) or FunctionMatrix
         F, real and finite.
     rank : int
         r, between 1 and min(n1, n2).
     method : str
-        "svd" or "ap".
+        "minimax", "ap", "svd" or "random_embedding".
     seed : int
-        Stream of a method's random start.
+        Stream of a method's random numbers.
+    start : tuple of array_like of shape (k1, q), (k2, q), optional
+        Left and right factors that "minimax" begins from as well, of q ≤ r columns; rows beyond k1 and k2 are found by
+        least squares, columns beyond q are singular directions of the residual.
+    bound : {"best", "tail"}
+        The certified lower bound: the best known, or the cheap one from the singular values.
     **settings
-        The method's own, such as ``projection="exact"`` for "ap".
+        The method's own, such as ``budget="quick"`` for "minimax" or ``projection="exact"`` for "ap".
 
     Returns
     -------
@@ -130,31 +205,60 @@ def approximate(
     Examples
     --------
     >>> import numpy as np
-    >>> found = approximate(np.eye(6), rank=3, method="ap", projection="exact")
-    >>> found.left.shape, found.lower_bound <= found.max_error
-    ((6, 3), True)
+    >>> found = approximate(np.eye(6), rank=3, budget="thorough")
+    >>> found.left.shape, round(found.max_error, 6), round(found.lower_bound, 6)
+    ((6, 3), 0.309017, 0.309017)
     """
-    values = as_matrix(matrix)
+    generated = matrix if isinstance(matrix, FunctionMatrix) else None
+    values = as_matrix(matrix.to_numpy() if isinstance(matrix, FunctionMatrix) else matrix)
     chosen = get_method(method)
     if not isinstance(rank, int | np.integer) or isinstance(rank, bool) or not 1 <= rank <= min(values.shape):
         raise InputError(f"rank: {rank!r} is not an integer between 1 and min{values.shape} = {min(values.shape)}")
     if not isinstance(seed, int | np.integer) or isinstance(seed, bool) or seed < 0:
         raise InputError(f"seed: {seed!r} is not a non-negative integer")
-    try:
-        options = chosen.settings(**settings)
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(map(str, first["loc"]))
-        known = ", ".join(chosen.settings.model_fields)
-        raise InputError(
-            f"{name}: {first['input']!r} will not do for method {method!r} ({first['msg']}); settings: {known}"
-        ) from error
+    options = _validated(chosen.settings, f"method {method!r}", settings)
+    certificate = _validated(CertificateSettings, "a lower bound", {"bound": bound})
+    if start is not None and method != "minimax":
+        raise InputError(f"start: method {method!r} begins from no given factors; use 'minimax', or leave start out")
     decompositions = Decompositions(values, options if isinstance(options, SVDSettings) else None, int(seed))
-    factors = chosen.find(decompositions, int(rank), options, int(seed))
+    given = None if start is None else _checked_start(start, values.shape, int(rank))
+    factors = chosen.find(Problem(decompositions, generated, given), int(rank), options, int(seed))
     return Approximation(
         factors.left,
         factors.right,
         max_error(values, factors.left, factors.right),
-        tail_bound(decompositions.for_bound(), int(rank)),
-        factors.iterations,
+        certified_bound(decompositions, int(rank), certificate),
+        len(factors.history),
+        factors.history,
+        factors.stopped,
+        factors.guarantee,
     )
+
+
+def _validated(model: type[Settings], subject: str, settings: Mapping[str, object]) -> Settings:
+    """Settings of a method, or one clear line."""
+    try:
+        return model(**settings)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(map(str, first["loc"]))
+        known = ", ".join(model.model_fields)
+        raise InputError(
+            f"{name}: {first['input']!r} will not do for {subject} ({first['msg']}); settings: {known}"
+        ) from error
+
+
+def _checked_start(
+    start: tuple[npt.ArrayLike, npt.ArrayLike], shape: tuple[int, int], rank: int
+) -> tuple[FloatArray, FloatArray]:
+    try:
+        left, right = (as_matrix(factor) for factor in start)
+    except (InputError, TypeError, ValueError) as error:
+        raise InputError(f"start: not a pair of real, finite factors ({error}); pass (left, right)") from error
+    (k1, q), (k2, columns) = left.shape, right.shape
+    if q != columns or q > rank or k1 > shape[0] or k2 > shape[1]:
+        raise InputError(
+            f"start: factors of shapes {left.shape} and {right.shape} do not extend to rank {rank} and shape {shape}; "
+            "pass equally many columns, at most the rank, and at most as many rows as the matrix"
+        )
+    return left, right

@@ -4,6 +4,7 @@ Grid, store, flow and plots know experiments only through this description; addi
 `pipeline.experiments`.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -55,12 +56,19 @@ class Quantity:
     name, long_name, units : str
     dtype : str
         NumPy type in the store; floating-point quantities are NaN and integers −1 where not done.
+    optional : bool
+        Whether a case that is done may leave it out.
     """
 
     name: str
     long_name: str
     units: str = "1"
     dtype: str = "float64"
+    optional: bool = False
+
+    def of(self, values: Mapping[str, float]) -> float:
+        """Value of a case that is done; NaN for an optional quantity that it leaves out."""
+        return values.get(self.name, math.nan) if self.optional else values[self.name]
 
 
 @dataclass(frozen=True)
@@ -125,7 +133,8 @@ class Experiment:
     prepare : callable
         Maps (a case, settings) to what its group shares.
     evaluate : callable
-        Maps (what is shared, a case, settings) to values by quantity name.
+        Maps (what is shared, a case, settings) to values by quantity name; a value `seconds` stands for the time of
+        the call where that also does what several cases share.
     prepare_cost, evaluate_cost : callable
         Predict the costs of both for arrays of labels.
     """
@@ -171,7 +180,7 @@ class Experiment:
             return Outcome(None, describe(error))
         if bad := [name for name, value in values.items() if not np.isfinite(value)]:
             return Outcome(None, f"{bad[0]} is {values[bad[0]]}; every value must be finite")
-        return Outcome({**values, "seconds": perf_counter() - started + share})
+        return Outcome({**values, "seconds": values.get("seconds", perf_counter() - started) + share})
 
 
 def describe(error: BaseException) -> str:

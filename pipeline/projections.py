@@ -1,6 +1,6 @@
 """Alternating projections between matrices of rank r and a max-norm ball around F (Budzinskiy, section 7.1)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 import numpy as np
@@ -8,9 +8,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.arrays import FloatArray, RealArray, max_error
 from pipeline.sampling import stream
-from pipeline.svd import lapack_svd, orthonormal
+from pipeline.svd import Decomposition, lapack_svd, orthonormal
 
-_PANEL_BYTES = 512 * 1024  # row panels of the residual stay in the processor's cache
+_PANEL_BYTES = 512 * 1024  # row panels of the residual stay in the processor's cache …
+_PANEL_ROWS = 256  # … unless they would be too flat for matrix products at full speed
 _SINGLE_RESOLVES = 1e-3  # relative errors below this are pursued in double precision
 _FLOOR = 16 * float(np.finfo(np.float64).eps)
 
@@ -24,6 +25,8 @@ class APSettings(BaseModel):
     ----------
     projection : {"subspace", "exact"}
         Projection on rank-r matrices: warm-started subspace iteration, or a full SVD every time.
+    start : {"random", "svd"}
+        Gaussian factors, as published, or the truncated SVD, from which ε comes out lower but always the same.
     precision : {"single", "double"}
         Arithmetic of the projections; the factors' error is always taken in double precision.
     warm_up : int
@@ -47,6 +50,7 @@ class APSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     projection: Literal["subspace", "exact"] = "subspace"
+    start: Literal["random", "svd"] = "random"
     precision: Literal["single", "double"] = "single"
     warm_up: Annotated[int, Field(ge=0, strict=True)] = 6
     tolerance: Fraction = 0.01
@@ -65,7 +69,7 @@ class _LowRankIterate:
         self.left = left.astype(matrix.dtype)
         self.right = right.astype(matrix.dtype)
         self._work = np.empty_like(matrix)
-        step = max(16, _PANEL_BYTES // (matrix.itemsize * matrix.shape[1]))
+        step = max(_PANEL_ROWS, _PANEL_BYTES // (matrix.itemsize * matrix.shape[1]))
         self._panels = [slice(start, start + step) for start in range(0, len(matrix), step)]
         self.error = self._residual()
 
@@ -78,17 +82,22 @@ class _LowRankIterate:
             worst = float(np.max([worst, residual.max(), -residual.min()]))
         return worst
 
+    def _clipped(self, rows: slice, epsilon: float) -> RealArray:
+        """Turn rows of G − F in the work array into those of C."""
+        clipped = np.clip(self._work[rows], -epsilon, epsilon, out=self._work[rows])
+        clipped += self.matrix[rows]
+        return clipped
+
     def project(self, epsilon: float, *, exact: bool) -> None:
         """One step: C = F + clip(G − F, −ε, ε), then G = the (quasi-)best rank-r approximation of C."""
-        np.clip(self._work, -epsilon, epsilon, out=self._work)
-        self._work += self.matrix
+        rank = self.left.shape[1]
         if exact:
-            decomposition = lapack_svd(self._work)
-            rank = self.left.shape[1]
+            decomposition = lapack_svd(self._clipped(slice(None), epsilon))
             self.left = decomposition.u[:, :rank] * decomposition.s[:rank]
             self.right = decomposition.vt[:rank].T
         else:
-            self.left = orthonormal(self._work @ orthonormal(self.right))
+            basis = orthonormal(self.right)
+            self.left = orthonormal(np.concatenate([self._clipped(rows, epsilon) @ basis for rows in self._panels]))
             self.right = self._work.T @ self.left
         self.error = self._residual()
 
@@ -102,7 +111,7 @@ class _Bisection:
     previous: float
     left: RealArray
     right: RealArray
-    projections: int = 0
+    errors: list[float] = field(default_factory=list)
 
     def start(self, matrix: RealArray, settings: APSettings) -> None:
         """Go from the random start to near the truncated SVD: unclipped steps are a subspace iteration on F.
@@ -117,7 +126,7 @@ class _Bisection:
         self.previous = self.hi
 
     def _keep(self, iterate: _LowRankIterate) -> None:
-        self.projections += 1
+        self.errors.append(iterate.error)
         if iterate.error < self.hi:
             self.hi, self.left, self.right = iterate.error, iterate.left, iterate.right
 
@@ -127,7 +136,7 @@ class _Bisection:
         while (
             self.hi - self.lo >= settings.tolerance * self.hi
             and self.hi > floor
-            and self.projections < settings.max_projections
+            and len(self.errors) < settings.max_projections
         ):
             gap = self.hi - self.lo
             self._project_while_falling(iterate, (self.lo + self.hi) / 2, settings)
@@ -137,7 +146,7 @@ class _Bisection:
                 self.previous = iterate.error
 
     def _project_while_falling(self, iterate: _LowRankIterate, epsilon: float, settings: APSettings) -> None:
-        while self.projections < settings.max_projections:
+        while len(self.errors) < settings.max_projections:
             iterate.project(epsilon, exact=settings.projection == "exact")
             self._keep(iterate)
             if iterate.error > self.previous * (1 - settings.stagnation):
@@ -146,8 +155,8 @@ class _Bisection:
 
 
 def alternating_projections(
-    matrix: FloatArray, rank: int, settings: APSettings, seed: int = 0
-) -> tuple[FloatArray, FloatArray, int]:
+    matrix: FloatArray, rank: int, settings: APSettings, seed: int = 0, decomposition: Decomposition | None = None
+) -> tuple[FloatArray, FloatArray, list[float], str]:
     """Search by bisection for the smallest ε at which the two sets seem to meet.
 
     Each step clips the residual to ±ε and projects on rank r; when the error stagnates, a new ε between the bounds
@@ -162,24 +171,43 @@ def alternating_projections(
     settings : APSettings
     seed : int
         Stream of the random start.
+    decomposition : Decomposition, optional
+        At least r singular triplets of F, for a start from the truncated SVD.
 
     Returns
     -------
     left : ndarray of shape (n1, r)
     right : ndarray of shape (n2, r)
         The best factors seen.
-    projections : int
-        Number of projections made.
+    errors : list of float
+        max|F − G| after each projection.
+    stopped : str
+        Why the search ended.
     """
     scale = float(np.abs(matrix).max())
     scaled = matrix / scale
-    random = stream("start", seed)
-    left, right = (random.standard_normal((size, rank)) / np.sqrt(rank) for size in matrix.shape)
+    if settings.start == "svd" and decomposition is not None:
+        left, right = decomposition.balanced_factors(rank)
+        left = left / scale
+    else:
+        random = stream("start", seed)
+        left, right = (random.standard_normal((size, rank)) / np.sqrt(rank) for size in matrix.shape)
     start = max_error(scaled, left, right)
     state = _Bisection(0.0, start, start, left, right)
-    state.start(scaled, settings)
+    if settings.start == "random":
+        state.start(scaled, settings)
     if settings.precision == "single":
         state.search(scaled.astype(np.float32), settings, _SINGLE_RESOLVES)
     if settings.precision == "double" or state.hi <= _SINGLE_RESOLVES:
         state.search(scaled, settings, _FLOOR)
-    return state.left.astype(np.float64) * scale, state.right.astype(np.float64), state.projections
+    stopped = "the bounds on ε meet"
+    if state.hi <= _FLOOR:
+        stopped = "the error is at rounding level"
+    elif len(state.errors) >= settings.max_projections:
+        stopped = "max_projections are used up"
+    return (
+        state.left.astype(np.float64) * scale,
+        state.right.astype(np.float64),
+        [scale * error for error in state.errors],
+        stopped,
+    )

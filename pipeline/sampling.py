@@ -16,10 +16,10 @@ from pipeline.errors import InputError
 CHUNK_ROWS = 256  # part of the definition of the points: changing it changes every draw
 _STREAM_VERSION = 1
 _DOMAIN_KEYS = {"ball": 1, "sphere": 2}
-_PURPOSE_KEYS = {"direction": 1, "radius": 2, "start": 3, "sketch": 4}
+_PURPOSE_KEYS = {"direction": 1, "radius": 2, "start": 3, "sketch": 4, "embedding": 5}
 
 
-def stream(purpose: Literal["direction", "radius", "start", "sketch"], *key: int) -> np.random.Generator:
+def stream(purpose: Literal["direction", "radius", "start", "sketch", "embedding"], *key: int) -> np.random.Generator:
     """Return the Philox generator that belongs to a purpose and a tuple of non-negative integers."""
     sequence = np.random.SeedSequence([_STREAM_VERSION, _PURPOSE_KEYS[purpose], *key])
     return np.random.Generator(np.random.Philox(sequence))

@@ -164,6 +164,14 @@ class Decompositions:
         """
         return self._complete if self.settings.uses_lapack(min(self.matrix.shape), 1) else self._leading
 
+    def bound_values(self) -> FloatArray:
+        """Return the values that `for_bound` decomposes: the matrix, or its leading block."""
+        return self._block(None if self.settings.uses_lapack(min(self.matrix.shape), 1) else self.settings.dense_limit)
+
+    def complete(self) -> Decomposition:
+        """Return LAPACK's decomposition of the whole matrix, whatever its size."""
+        return self._complete
+
     @cached_property
     def _complete(self) -> Decomposition:
         return lapack_svd(self._block(None))

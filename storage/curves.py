@@ -26,13 +26,13 @@ def median_curves(ds: xr.Dataset, quantity: str = "epsilon") -> xr.Dataset:
     -------
     xarray.Dataset
         Over the remaining axes: the median under the name of the quantity, its minimum, maximum and quartiles with
-        the suffixes ``_min``, ``_max``, ``_q25`` and ``_q75``, the median `lower_bound`, and the counts `trials`
-        and `trials_declared`.
+        the suffixes ``_min``, ``_max``, ``_q25`` and ``_q75``, the medians of `lower_bound` and `guarantee`, and the
+        counts `trials` and `trials_declared`.
     """
     if TRIALS not in ds.dims:
         ds = ds.expand_dims(TRIALS)
     ds = (
-        ds[[name for name in dict.fromkeys(("status", quantity, "lower_bound")) if name in ds]]
+        ds[[name for name in dict.fromkeys(("status", quantity, "lower_bound", "guarantee")) if name in ds]]
         .reset_coords(drop=True)
         .load()
     )

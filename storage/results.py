@@ -141,7 +141,7 @@ class Writer:
                 values = [outcome.values for outcome in outcomes if outcome.values is not None]
                 where = tuple(index[done] for index in at)
                 for quantity in self.sweep.experiment.quantities:
-                    column = np.array([row[quantity.name] for row in values], dtype=quantity.dtype)
+                    column = np.array([quantity.of(row) for row in values], dtype=quantity.dtype)
                     self._arrays[quantity.name].set_coordinate_selection(where, column)
             old = np.asarray(self._arrays["status"].get_coordinate_selection(at))
             noted = ~done | (old == Status.FAILED)

@@ -1,19 +1,22 @@
 """The approximation experiment: the smallest known max-norm error at given rank."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from time import perf_counter
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
-from pipeline.approximation import get_method
+from pipeline.approximation import Problem, get_method
 from pipeline.arrays import Matrix, max_error, max_norm
-from pipeline.certificates import tail_bound
+from pipeline.certificates import CertificateSettings, certified_bound
+from pipeline.embedding import EmbeddingSettings
 from pipeline.errors import InputError
 from pipeline.experiment import Axis, Case, Columns, Cost, Experiment, Label, Quantity
 from pipeline.functions import get_function
 from pipeline.matrix import function_matrix
+from pipeline.minimax import MinimaxSettings
 from pipeline.projections import APSettings
 from pipeline.sampling import get_sampling
 from pipeline.svd import Decompositions, SVDSettings
@@ -24,10 +27,14 @@ _STORED_BYTES = 2 * 2**30  # larger matrices are made anew in each pass
 _PRODUCT = 3e-11  # multiplication and addition of a matrix product, double precision
 _SVD = 3.2e-10  # n³ of a full decomposition
 _GENERATION = 1.6e-8  # entry of a matrix, the inner product aside
-_PROJECTIONS = 800
-_PROJECTION_PRODUCT = 6e-11  # n² r of a projection step, single precision
-_PROJECTION_ENTRY = 9.5e-10  # n²
-_PROJECTION_BASIS = 2.1e-10  # n r²
+# Iterations of a method: their number, and seconds an n² r, an n², an n r², an n r, and each.
+_STEPS = {
+    "ap": (800, 6e-11, 9.5e-10, 2.1e-10, 0.0, 3e-5),
+    "quick": (240, 5e-11, 1.2e-9, 0.0, 1.4e-8, 7e-5),
+    "default": (640, 5e-11, 1.2e-9, 0.0, 1.4e-8, 7e-5),
+    "thorough": (3000, 5e-11, 1.2e-9, 0.0, 1.4e-8, 7e-5),
+}
+_BOUND = (0.02, 1.4e-6, 6e-8)  # of the improved lower bound: each, an n² and an n² r
 
 Floats = npt.NDArray[np.float64]
 
@@ -39,15 +46,18 @@ class ApproximationSettings(BaseModel):
 
     svd: SVDSettings = SVDSettings()
     ap: APSettings = APSettings()
+    minimax: MinimaxSettings = MinimaxSettings()
+    random_embedding: EmbeddingSettings = EmbeddingSettings()
+    certificate: CertificateSettings = CertificateSettings()
 
 
 @dataclass(frozen=True)
 class _Shared:
-    """A matrix with its max norm and decompositions."""
+    """A matrix with its max norm, its decompositions and the lower bounds found so far, by rank."""
 
-    matrix: Matrix
     norm: float
-    decompositions: Decompositions
+    problem: Problem
+    bounds: dict[int, float] = field(default_factory=dict)
 
 
 def _prepare(case: Case, settings: ApproximationSettings) -> _Shared:
@@ -59,18 +69,25 @@ def _prepare(case: Case, settings: ApproximationSettings) -> _Shared:
         raise InputError(f"function {case['function']}: the matrix is zero, so a relative error has no meaning")
     decompositions = Decompositions(matrix, settings.svd, case["seed"])
     decompositions.for_bound()  # computed here, so that its time is shared among the cases
-    return _Shared(matrix, norm, decompositions)
+    return _Shared(norm, Problem(decompositions, generated))
 
 
 def _evaluate(shared: _Shared, case: Case, settings: ApproximationSettings) -> Mapping[str, float]:
     method, rank = case["method"], case["r"]
-    factors = get_method(method).find(shared.decompositions, rank, getattr(settings, method), case["seed"])
-    return {
-        "epsilon": max_error(shared.matrix, factors.left, factors.right) / shared.norm,
-        "lower_bound": tail_bound(shared.decompositions.for_bound(), rank) / shared.norm,
+    started = perf_counter()
+    factors = get_method(method).find(shared.problem, rank, getattr(settings, method), case["seed"])
+    seconds = perf_counter() - started
+    decompositions = shared.problem.decompositions
+    if rank not in shared.bounds:
+        shared.bounds[rank] = certified_bound(decompositions, rank, settings.certificate)
+    values = {
+        "epsilon": max_error(decompositions.matrix, factors.left, factors.right) / shared.norm,
+        "lower_bound": shared.bounds[rank] / shared.norm,
         "max_norm": shared.norm,
-        "iterations": factors.iterations,
+        "iterations": len(factors.history),
+        "seconds": seconds,
     }
+    return values if factors.guarantee is None else {**values, "guarantee": factors.guarantee / shared.norm}
 
 
 def _as_floats(columns: Columns, *names: str) -> list[Floats]:
@@ -90,31 +107,46 @@ def _prepare_cost(columns: Columns, settings: ApproximationSettings) -> Cost:
     return Cost(seconds, np.minimum(8 * n * n, _STORED_BYTES) + 16 * n * m + 60 * side * side)
 
 
+def _iterations_cost(name: str, n: Floats, r: Floats, *, double: bool) -> Floats:
+    """Seconds of an iterative method."""
+    count, of_nnr, of_nn, of_nrr, of_nr, each = _STEPS[name]
+    step = each + n * n * (of_nnr * r + of_nn) + n * r * (of_nrr * r + of_nr)
+    return np.asarray(count * step * (2 if double else 1))
+
+
 def _evaluate_cost(columns: Columns, settings: ApproximationSettings) -> Cost:
     n, r = _as_floats(columns, "n", "r")
+    method = columns["method"]
     width = np.array([settings.svd.sketch_width(int(rank)) for rank in r.ravel()], dtype=np.float64)
     passes = np.where(_uses_lapack(n, r, settings), 0, 2 + 2 * settings.svd.power_iterations)
-    step = 3e-5 + n * n * (_PROJECTION_PRODUCT * r + _PROJECTION_ENTRY) + _PROJECTION_BASIS * n * r * r
-    if settings.ap.projection == "exact":
-        step = _SVD / 2 * n**3
-    if settings.ap.precision == "double":
-        step = step * 2
-    is_ap = columns["method"] == "ap"
-    late = ~is_ap & (passes == 0) & ~_uses_lapack(n, np.ones_like(n), settings)  # complete, for this rank alone
+    late = (method != "ap") & (passes == 0) & ~_uses_lapack(n, np.ones_like(n), settings)  # for this rank alone
     basis = (settings.svd.power_iterations + 1) * width
-    seconds = 2e-4 + n * n * _PRODUCT * r + np.where(is_ap, _PROJECTIONS * step, 2 * passes * n * n * width * _PRODUCT)
+    seconds = 2e-4 + n * n * _PRODUCT * r + np.where(late, _SVD * n**3, 2 * passes * n * n * width * _PRODUCT)
     memory = np.where(late, 60 * n * n, np.minimum(8 * n * n, _STORED_BYTES) + 48 * n * np.minimum(n, basis))
-    return Cost(seconds + np.where(late, _SVD * n**3, 0.0), np.where(is_ap, 40 * n * n, memory))
+    ap = _iterations_cost("ap", n, r, double=settings.ap.precision == "double")
+    if settings.ap.projection == "exact":
+        ap = _STEPS["ap"][0] * _SVD / 2 * n**3
+    minimax = _iterations_cost(settings.minimax.budget, n, r, double=settings.minimax.precision == "double")
+    embedding = np.where(settings.random_embedding.features == "factorization", 4 * _SVD * n**3, 0.0)
+    for name, more in {"ap": ap, "minimax": minimax, "random_embedding": embedding}.items():
+        seconds = seconds + np.where(method == name, more, 0.0)
+    if settings.certificate.bound == "best":  # once a rank, for whichever method comes first
+        side = np.minimum(n, settings.svd.dense_limit)
+        bound = _BOUND[0] + side * side * (_BOUND[1] + _BOUND[2] * r)
+        seconds = seconds + bound / max(1, len(np.unique(method)))
+        memory = np.maximum(memory, 120 * side * side)
+    iterative = (method == "ap") | (method == "minimax")
+    return Cost(seconds, np.where(iterative, np.maximum(memory, 40 * n * n + 120 * n * r), memory))
 
 
 def _settings_used(labels: Mapping[str, Sequence[Label]]) -> set[str]:
-    return {"svd", *map(str, labels["method"])}  # the lower bound rests on the decomposition
+    return {"svd", "certificate", *map(str, labels["method"])}  # the lower bound rests on the decomposition
 
 
 APPROXIMATION = Experiment(
     name="approximation",
     summary="relative max-norm error of rank-r approximations",
-    revision=1,
+    revision=2,
     axes=(
         Axis("function", str, "generating function", "function", check=get_function),
         Axis("sampling", str, "sampling scheme", "sampling", check=get_sampling),
@@ -130,7 +162,12 @@ APPROXIMATION = Experiment(
         Quantity("lower_bound", "certified lower bound of the best possible relative max-norm error"),
         Quantity("max_norm", "largest absolute entry of F"),
         Quantity("iterations", "steps of the method", dtype="int32"),
-        Quantity("seconds", "computing time, with a share of the matrix and its decomposition", units="s"),
+        Quantity("guarantee", "what a theorem promises of epsilon, for methods that have one", optional=True),
+        Quantity(
+            "seconds",
+            "computing time of the approximation, with a share of the matrix and its decomposition",
+            units="s",
+        ),
     ),
     main="epsilon",
     settings=ApproximationSettings,

@@ -1,0 +1,109 @@
+"""Descent on the smooth maximum of a residual by limited-memory BFGS."""
+
+import numpy as np
+
+from pipeline.arrays import FloatArray, RealArray, max_error
+from pipeline.lbfgs import InverseHessian
+from pipeline.smooth_maximum import Factorization, SmoothMaximum
+
+_SINGLE_RESOLVES = 1e-3  # relative errors below this are pursued in double precision
+_FLOOR = 16 * float(np.finfo(np.float64).eps)
+_PAIRS = 10
+_FIRST_DECREASE = 0.5  # of S_β that a step along the plain gradient aims at
+_SUFFICIENT = 1e-4
+_ROUNDING = 1e-7
+_FLAT = 3  # steps without decrease that end a stage
+_MOST_TRIALS = 8
+
+
+class Descent:
+    """One search: the unknowns, the best of them seen, and the error after each evaluation.
+
+    Parameters
+    ----------
+    matrix : ndarray of shape (n1, n2)
+        F.
+    scale : float
+        max|F|; unknowns and errors are those of F / scale, whose entries fit into single precision.
+    factorization : Factorization
+    x : ndarray
+        The unknowns to begin with.
+    precision : {"single", "double"}
+    """
+
+    def __init__(
+        self, matrix: FloatArray, scale: float, factorization: Factorization, x: FloatArray, precision: str
+    ) -> None:
+        left, right = factorization.factors(x)
+        self.best: RealArray = x
+        self.error = max_error(matrix, scale * left, right) / scale
+        self.errors = [self.error]
+        self.flops = 0.0
+        self.stopped = ""
+        self._matrix = matrix
+        self._scale = scale
+        self.factorization = factorization
+        self._precision = precision
+        self._x: RealArray = x
+        self._objective: SmoothMaximum | None = None
+        self._hessian = InverseHessian(x.size, _PAIRS, x.dtype)
+
+    def stage(self, sharpness: float, steps: int) -> None:
+        """Minimise S_β at β = sharpness / error, until it no longer falls or the steps are used up."""
+        if self.error < _FLOOR:
+            self.stopped = "the error is at rounding level"
+            return
+        objective = self._objective = self._in_precision()
+        flops = objective.flops
+        near = objective.maximum(self._x)
+        beta = sharpness / near
+        near, value, gradient = objective(self._x, beta, near)
+        flat = 0
+        for _ in range(steps):
+            before = value
+            found = self._step(objective, beta, near, value, gradient)
+            if found is not None:
+                near, value, gradient = found
+            elif self._hessian.empty:
+                flat = _FLAT
+            else:
+                self._hessian.forget()
+            flat = flat + 1 if found is None or before - value < _ROUNDING * value else 0
+            if flat >= _FLAT:
+                break
+        self.flops += objective.flops - flops
+        self.stopped = "the smooth maximum no longer falls" if flat >= _FLAT else "the steps are used up"
+
+    def _in_precision(self) -> SmoothMaximum:
+        """The objective in single precision while that resolves the error, in double precision after."""
+        single = self._precision == "single" and self.error > _SINGLE_RESOLVES
+        dtype = np.dtype(np.float32 if single else np.float64)
+        if self._objective is not None and self._objective.matrix.dtype == dtype:
+            return self._objective
+        self._x = self.best.astype(dtype)
+        self._hessian = InverseHessian(self._x.size, _PAIRS, dtype)
+        scaled = np.divide(self._matrix, self._scale, out=np.empty(self._matrix.shape, dtype), casting="same_kind")
+        return SmoothMaximum(scaled, self.factorization)
+
+    def _step(
+        self, objective: SmoothMaximum, beta: float, near: float, value: float, gradient: RealArray
+    ) -> tuple[float, float, RealArray] | None:
+        """One quasi-Newton step with backtracking; None where no sufficient decrease is found."""
+        direction = -self._hessian.times(gradient.ravel()).reshape(gradient.shape)
+        slope = float(np.vdot(gradient, direction))
+        if not slope < 0:
+            return None
+        length = _FIRST_DECREASE * value / -slope if self._hessian.empty else 1.0
+        for _ in range(_MOST_TRIALS):
+            x = self._x + direction.dtype.type(length) * direction
+            maximum, reached, new_gradient = objective(x, beta, near)
+            self.errors.append(maximum)
+            if maximum < self.error:
+                self.error, self.best = maximum, x
+            if reached <= value + _SUFFICIENT * length * slope + _ROUNDING * value:
+                self._hessian.add((x - self._x).ravel(), (new_gradient - gradient).ravel())
+                self._x = x
+                return maximum, reached, new_gradient
+            excess = reached - value - slope * length
+            length *= min(max(-slope * length / (2 * excess), 0.1), 0.6)  # the least point of a parabola
+        return None
