@@ -14,6 +14,7 @@ _SUFFICIENT = 1e-4
 _ROUNDING = 1e-7
 _FLAT = 3  # steps without decrease that end a stage
 _MOST_TRIALS = 8
+_TINY = 1e-30  # slopes that are rounding errors
 
 
 class Descent:
@@ -91,7 +92,7 @@ class Descent:
         """One quasi-Newton step with backtracking; None where no sufficient decrease is found."""
         direction = -self._hessian.times(gradient.ravel()).reshape(gradient.shape)
         slope = float(np.vdot(gradient, direction))
-        if not slope < 0:
+        if not slope < -_TINY:
             return None
         length = _FIRST_DECREASE * value / -slope if self._hessian.empty else 1.0
         for _ in range(_MOST_TRIALS):

@@ -42,7 +42,8 @@ class InverseHessian:
 
     def add(self, step: RealArray, change: RealArray) -> None:
         """Remember a step and the change of the gradient; one without positive curvature is left out."""
-        if not float(step @ change) > _CURVATURE * float(np.linalg.norm(step)) * float(np.linalg.norm(change)):
+        size = float(np.linalg.norm(step)) * float(np.linalg.norm(change))
+        if not (size > 0 and float(step @ change) > _CURVATURE * size):
             return
         row = self._order.pop(0) if len(self._order) == len(self._steps) else len(self._order)
         self._order.append(row)

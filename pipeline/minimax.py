@@ -11,6 +11,7 @@ from scipy.optimize import minimize_scalar
 from pipeline.active_set import polish
 from pipeline.arrays import FloatArray, max_error
 from pipeline.descent import Descent
+from pipeline.orbits import search_orbits
 from pipeline.sampling import stream
 from pipeline.smooth_maximum import Factorization
 from pipeline.svd import Decomposition, lapack_svd
@@ -223,6 +224,11 @@ def minimax(
         rivals.append(extended(matrix, rank, *start))
         starts.append(_parametrise(matrix, scale, *_of_product(*rivals[-1]), symmetric=False))
     search, history = _search(matrix, scale, starts, settings, seed)
+    if symmetric and settings.budget == "thorough":
+        invariant = search_orbits(matrix, scale, rank, seed, settings.precision)
+        if invariant:
+            history += invariant[1]
+            search = min(search, invariant[0], key=lambda found: found.error)
     x, stopped = search.best.astype(np.float64), search.stopped
     if x.size <= _BUDGETS[settings.budget].polished:
         x, stopped = polish(matrix / scale, search.factorization, x)

@@ -6,7 +6,8 @@ import scipy.linalg
 
 import pipeline.orbits
 from pipeline.matrix import function_matrix
-from pipeline.orbits import Group, _characters, groups, invariances, orbit_start, representation, search_orbits
+from pipeline.orbits import invariances, orbit_start, search_orbits
+from pipeline.permutation_groups import Group, groups, random_characters, representation
 from pipeline.sampling import stream
 from pipeline.smooth_maximum import SmoothMaximum
 
@@ -30,7 +31,7 @@ def test_representation_is_orthogonal_and_keeps_the_relations(group_and_rank):
     group, rank = group_and_rank
     g = group.cycle
     for seed in range(5):
-        shifts, multiplier = representation(group, _characters(group, rank, np.random.default_rng(seed)))
+        shifts, multiplier = representation(group, random_characters(group, rank, np.random.default_rng(seed)))
         identity = np.eye(rank)
         for matrix in (*shifts, multiplier):
             np.testing.assert_allclose(matrix @ matrix.T, identity, atol=1e-13)
@@ -47,7 +48,7 @@ def test_rows_move_as_the_group_says(group_and_rank):
     group, rank = group_and_rank
     factorization, x = orbit_start(group, rank, 3)
     shifts, multiplier = representation(
-        group, _characters(group, rank, stream("start", 3, group.cycle, group.multiplier))
+        group, random_characters(group, rank, stream("start", 3, group.cycle, group.multiplier))
     )
     rows = factorization.whole(x)
     for p, image in zip(group.permutations(), (shifts[1 % group.cycle], multiplier), strict=True):
