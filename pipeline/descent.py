@@ -95,13 +95,14 @@ class Descent:
         if not slope < -_TINY:
             return None
         length = _FIRST_DECREASE * value / -slope if self._hessian.empty else 1.0
+        slack = _ROUNDING * value + np.finfo(gradient.dtype).eps / 4  # the entries of F are rounded too
         for _ in range(_MOST_TRIALS):
             x = self._x + direction.dtype.type(length) * direction
             maximum, reached, new_gradient = objective(x, beta, near)
             self.errors.append(maximum)
             if maximum < self.error:
                 self.error, self.best = maximum, x
-            if reached <= value + _SUFFICIENT * length * slope + _ROUNDING * value:
+            if reached <= value + _SUFFICIENT * length * slope + slack:
                 self._hessian.add((x - self._x).ravel(), (new_gradient - gradient).ravel())
                 self._x = x
                 return maximum, reached, new_gradient

@@ -48,8 +48,7 @@ class InverseHessian:
         row = self._order.pop(0) if len(self._order) == len(self._steps) else len(self._order)
         self._order.append(row)
         self._steps[row], self._changes[row] = step, change
-        self._steps_changes[:, row] = self._steps @ change
-        self._steps_changes[row] = self._changes @ step
+        self._steps_changes[:, row] = self._steps @ change  # older steps with newer changes are all that is used
         self._changes_changes[:, row] = self._changes_changes[row] = self._changes @ change
 
     def times(self, gradient: RealArray) -> RealArray:

@@ -26,7 +26,8 @@ class APSettings(BaseModel):
     projection : {"subspace", "exact"}
         Projection on rank-r matrices: warm-started subspace iteration, or a full SVD every time.
     start : {"random", "svd"}
-        Gaussian factors, as published, or the truncated SVD, from which ε comes out lower but always the same.
+        Gaussian factors, as published, or the truncated SVD: with the rules as published its errors are lower by 3 to
+        50 %, with the defaults here the same.
     precision : {"single", "double"}
         Arithmetic of the projections; the factors' error is always taken in double precision.
     warm_up : int

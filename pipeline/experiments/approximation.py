@@ -134,7 +134,7 @@ def _evaluate_cost(columns: Columns, settings: ApproximationSettings) -> Cost:
         side = np.minimum(n, settings.svd.dense_limit)
         bound = _BOUND[0] + side * side * (_BOUND[1] + _BOUND[2] * r)
         seconds = seconds + bound / max(1, len(np.unique(method)))
-        memory = np.maximum(memory, 120 * side * side)
+        memory = np.maximum(memory, 170 * side * side)
     iterative = (method == "ap") | (method == "minimax")
     return Cost(seconds, np.where(iterative, np.maximum(memory, 40 * n * n + 120 * n * r), memory))
 

@@ -9,7 +9,12 @@ from pipeline.errors import InputError
 
 RANDOM = np.random.default_rng(11)
 MATRIX = RANDOM.standard_normal((12, 9))
-QUICK = {"ap": {"max_projections": 40}, "svd": {}}
+QUICK = {
+    "ap": {"max_projections": 40},
+    "svd": {},
+    "minimax": {"budget": "quick", "bound": "tail"},
+    "random_embedding": {"bound": "tail"},
+}
 METHODS = list(QUICK)
 
 
@@ -75,8 +80,73 @@ def test_numpy_integers_serve_as_rank_and_seed(method):
     assert found.left.tobytes() == reference.left.tobytes()
 
 
-def test_factors_stay_out_of_the_printed_result():
-    assert len(repr(approximate(MATRIX, 3, "svd"))) < 200
+@pytest.mark.parametrize("method", METHODS)
+def test_factors_and_history_stay_out_of_the_printed_result(method):
+    assert len(repr(approximate(MATRIX, 3, method, **QUICK[method]))) < 250
+
+
+def test_method_is_minimax_where_none_is_named():
+    found, named = approximate(MATRIX, 3), approximate(MATRIX, 3, "minimax")
+    assert found.left.tobytes() == named.left.tobytes()
+    assert found.max_error < approximate(MATRIX, 3, "svd").max_error
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_history_has_one_error_a_step_and_the_reason_for_stopping_is_told(method):
+    found = approximate(MATRIX, 3, method, **QUICK[method])
+    assert found.history.shape == (found.iterations,)
+    assert np.isfinite(found.history).all()
+    assert found.stopped
+    assert "\n" not in found.stopped
+    if method in {"ap", "minimax"}:
+        assert found.iterations > 0
+        assert found.history.min() == pytest.approx(found.max_error, rel=1e-5)
+    else:
+        assert (found.iterations, found.stopped) == (0, "direct")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_zero_matrix_is_found_at_once(method):
+    found = approximate(np.zeros((5, 4)), 2, method)
+    assert (found.max_error, found.lower_bound, found.iterations) == (0, 0, 0)
+    assert (found.left.shape, found.right.shape) == ((5, 2), (4, 2))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_function_matrix_is_taken_as_its_values_are(method):
+    matrix = function_matrix("gaussian", "ball-independent", 2, 30)
+    found = approximate(matrix, 4, method, **QUICK[method])
+    true = np.abs(matrix.to_numpy() - found.left @ found.right.T).max()
+    assert found.max_error == pytest.approx(true, rel=1e-12)
+    if method != "random_embedding":  # which makes use of the points
+        plain = approximate(matrix.to_numpy(), 4, method, **QUICK[method])
+        assert found.left.tobytes() == plain.left.tobytes()
+
+
+def test_guarantee_is_given_by_the_method_that_has_a_theorem():
+    matrix = function_matrix("gaussian", "ball-independent", 2, 30)
+    found = {method: approximate(matrix, 4, method, **QUICK[method]) for method in METHODS}
+    assert [method for method in METHODS if found[method].guarantee is not None] == ["random_embedding"]
+    assert found["random_embedding"].guarantee > 0
+
+
+@pytest.mark.parametrize("method", ["svd", "minimax"])
+def test_best_bound_is_at_least_the_cheap_one_and_both_hold(method):
+    settings = QUICK[method] | {"bound": "tail"}
+    tail, best = (
+        approximate(MATRIX, 3, method, **settings),
+        approximate(MATRIX, 3, method, **settings | {"bound": "best"}),
+    )
+    assert 0 < tail.lower_bound <= best.lower_bound <= best.max_error == tail.max_error
+
+
+@pytest.mark.parametrize(
+    "start", [(MATRIX[:, :3], MATRIX[:3].T), [[[1.0]], [[2.0]]], (np.ones((12, 1), int), np.ones((9, 1), int))]
+)
+def test_start_may_be_any_pair_of_factors_that_can_be_extended(start):
+    found = approximate(MATRIX, 3, start=start, bound="tail")
+    assert found.left.shape == (12, 3)
+    assert found.max_error <= 1.05 * approximate(MATRIX, 3, bound="tail").max_error
 
 
 # --- what it refuses
@@ -103,7 +173,6 @@ INFINITE[11, 0] = -np.inf
         ([["a", "b"], ["c", "d"]], "matrix: dtype <U1 is not real"),
         (MATRIX.astype(object), "matrix: dtype object is not real"),
         ([[1.0, 2.0], [3.0]], "matrix: "),
-        (function_matrix("gaussian", "ball-symmetric", 2, 5), "matrix: "),
     ],
 )
 @pytest.mark.parametrize("method", METHODS)
@@ -134,7 +203,9 @@ def test_seed_that_is_not_a_non_negative_integer_is_refused(seed):
 def test_unknown_method_names_the_known_ones(method):
     with pytest.raises(InputError) as caught:
         approximate(MATRIX, 2, method)
-    assert str(caught.value).startswith(f"method: {method!r} is not known; use one of svd, ap")
+    assert str(caught.value).startswith(
+        f"method: {method!r} is not known; use one of svd, ap, minimax, random_embedding"
+    )
 
 
 @pytest.mark.parametrize(
@@ -163,6 +234,48 @@ def test_settings_that_a_method_does_not_take_are_refused(method, settings, told
     with pytest.raises(InputError) as caught:
         approximate(MATRIX, 2, method, **settings)
     assert str(caught.value).startswith(f"{told} will not do for method {method!r}")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        1,
+        "ab",
+        (1, 2),
+        (np.ones((12, 2)),),
+        (np.ones((12, 2)),) * 3,
+        (np.ones((12, 2)), np.ones((9, 3))),
+        (np.ones((13, 2)), np.ones((9, 2))),
+        (np.ones((12, 2)), np.ones((10, 2))),
+        (np.ones((12, 4)), np.ones((9, 4))),
+        (np.ones((0, 2)), np.ones((9, 2))),
+        (np.ones(12), np.ones(9)),
+        (np.full((12, 2), np.nan), np.ones((9, 2))),
+        (np.ones((12, 2)) * 1j, np.ones((9, 2))),
+        {"left": np.ones((12, 2)), "right": np.ones((9, 2))},
+    ],
+)
+def test_start_that_is_no_pair_of_fitting_factors_is_refused(start):
+    with pytest.raises(InputError) as caught:
+        approximate(MATRIX, 3, start=start)
+    assert str(caught.value).startswith("start: ")
+    assert "pass " in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("method", ["svd", "random_embedding"])
+def test_start_is_refused_for_methods_that_begin_from_none(method):
+    with pytest.raises(InputError) as caught:
+        approximate(MATRIX, 3, method, start=(MATRIX[:, :3], MATRIX[:3].T))
+    assert str(caught.value).startswith(f"start: method {method!r} ")
+
+
+@pytest.mark.parametrize("bound", ["worst", None, 1])
+def test_unknown_bound_is_refused(bound):
+    with pytest.raises(InputError) as caught:
+        approximate(MATRIX, 3, "svd", bound=bound)
+    assert str(caught.value).startswith(f"bound: {bound!r} will not do for a lower bound")
     assert "\n" not in str(caught.value)
 
 

@@ -251,6 +251,12 @@ def test_pairs_without_positive_curvature_are_left_out():
     assert estimate.times(gradient) == pytest.approx(two_loops(pairs[:1], gradient), rel=1e-12)
 
 
+def test_change_too_small_for_its_square_is_left_out():
+    estimate = InverseHessian(2, 3, np.float32)
+    estimate.add(np.ones(2, np.float32), np.full(2, 1e-30, np.float32))
+    assert np.isfinite(estimate.times(np.ones(2, np.float32))).all()
+
+
 def test_descent_on_a_convex_quadratic_reaches_its_minimum():
     hessian = quadratic()
     x, estimate, minimum = np.zeros(12), InverseHessian(12, 10, np.float64), np.arange(12.0)

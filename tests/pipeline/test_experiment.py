@@ -1,5 +1,6 @@
 """Running cases: a case's values are its own, and so is its failure."""
 
+import dataclasses
 import importlib
 from functools import cache
 
@@ -9,11 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline import approximate, function_matrix
-from pipeline.experiment import Case, Outcome
+from pipeline.certificates import certified_bound
+from pipeline.experiment import Case, Outcome, Quantity
 from pipeline.experiments import EXPERIMENTS
+from pipeline.experiments import approximation as experiments_approximation
 
 EXPERIMENT = EXPERIMENTS["approximation"]
-QUANTITIES = {quantity.name for quantity in EXPERIMENT.quantities}
+QUANTITIES = {quantity.name for quantity in EXPERIMENT.quantities if not quantity.optional}
+OPTIONAL = {quantity.name for quantity in EXPERIMENT.quantities if quantity.optional}
 
 
 def case(**labels: object) -> Case:
@@ -31,7 +35,8 @@ def case(**labels: object) -> Case:
 
 
 def options(**groups: dict[str, object]):
-    return EXPERIMENT.settings.model_validate(groups)
+    """Settings with the cheap lower bound unless told otherwise."""
+    return EXPERIMENT.settings.model_validate({"certificate": {"bound": "tail"}} | groups)
 
 
 def run(cases: list[Case], chosen=None) -> list[Outcome]:
@@ -43,7 +48,7 @@ def run(cases: list[Case], chosen=None) -> list[Outcome]:
 def values(outcome: Outcome) -> dict[str, float]:
     """Everything but the time, which is nobody's own."""
     assert outcome.values is not None, outcome.message
-    assert set(outcome.values) == QUANTITIES
+    assert set(outcome.values) - OPTIONAL == QUANTITIES
     return {name: value for name, value in outcome.values.items() if name != "seconds"}
 
 
@@ -60,6 +65,11 @@ MIXED = [
     case(m=40),
     case(n=31),
     case(function="attention", m=20, r=7),
+    case(method="minimax"),
+    case(r=2, method="minimax"),
+    case(sampling="ball-symmetric", method="minimax", seed=1),
+    case(method="random_embedding"),
+    case(r=2, method="random_embedding"),
 ]
 LARGE = [case(n=200, m=50, r=r, seed=seed) for r in (3, 10, 64, 65, 100, 150) for seed in (0, 1)]
 RANDOMIZED = {"svd": {"driver": "randomized", "dense_limit": 50}}
@@ -84,23 +94,80 @@ def test_case_gives_the_same_values_in_any_company_where_decompositions_are_rand
         assert values(outcome) == alone(one, randomized=True)
 
 
+@pytest.mark.parametrize("settings", [{}, {"minimax": {"warm_start": "rank"}}, {"minimax": {"warm_start": "size"}}])
+def test_minimax_case_is_the_same_alone_and_in_any_order(settings):
+    """Also with the best lower bound, and where a start is computed from a smaller problem."""
+    chosen = EXPERIMENT.settings.model_validate({"minimax": {"budget": "quick"} | settings.get("minimax", {})})
+    company = [case(r=r, method=method) for r in (2, 4, 6) for method in ("minimax", "svd", "random_embedding")]
+    single = [values(run([one], chosen)[0]) for one in company]
+    assert [values(outcome) for outcome in run(company, chosen)] == single
+    assert [values(outcome) for outcome in run(company[::-1], chosen)] == single[::-1]
+
+
 def test_values_are_those_of_the_front_door():
-    for method in ("svd", "ap"):
-        matrix = function_matrix("exponential", "ball-symmetric", 5, 40, seed=3).to_numpy()
-        found = approximate(matrix, 6, method, seed=3)
+    for method in ("svd", "ap", "minimax", "random_embedding"):
+        matrix = function_matrix("exponential", "ball-symmetric", 5, 40, seed=3)
+        found = approximate(matrix, 6, method, seed=3, bound="tail")
         one = case(function="exponential", sampling="ball-symmetric", m=5, n=40, r=6, method=method, seed=3)
-        norm = np.abs(matrix).max()
+        norm = np.abs(matrix.to_numpy()).max()
+        promised = {} if found.guarantee is None else {"guarantee": pytest.approx(found.guarantee / norm, rel=1e-12)}
         assert values(run([one])[0]) == {
             "epsilon": pytest.approx(found.max_error / norm, rel=1e-12),
             "lower_bound": pytest.approx(found.lower_bound / norm, rel=1e-12),
             "max_norm": norm,
             "iterations": found.iterations,
+            **promised,
         }
 
 
 def test_settings_reach_their_method():
-    few = options(ap={"max_projections": 5})
+    few = options(ap={"max_projections": 5, "start": "svd"}, minimax={"budget": "quick"})
     assert values(run([case(method="ap")], few)[0])["iterations"] == 5
+    quick = approximate(function_matrix("gaussian", "ball-independent", 3, 30), 4, budget="quick", bound="tail")
+    assert values(run([case(method="minimax")], few)[0])["iterations"] == quick.iterations
+
+
+def test_guarantee_is_left_out_by_methods_without_a_theorem():
+    methods = ("svd", "ap", "minimax", "random_embedding")
+    outcomes = run([case(method=method) for method in methods])
+    assert [set(outcome.values) & OPTIONAL for outcome in outcomes] == [set(), set(), set(), {"guarantee"}]
+
+
+def test_optional_quantity_is_undefined_where_it_is_left_out():
+    optional = Quantity("guarantee", "a promise", optional=True)
+    assert np.isnan(optional.of({"epsilon": 0.5}))
+    assert optional.of({"guarantee": 0.25}) == Quantity("guarantee", "a promise").of({"guarantee": 0.25}) == 0.25
+    with pytest.raises(KeyError):
+        Quantity("guarantee", "a promise").of({"epsilon": 0.5})
+
+
+def test_guarantee_that_is_not_finite_fails_its_case():
+    chatty = dataclasses.replace(EXPERIMENT, evaluate=lambda *_: {"epsilon": 0.5, "guarantee": float("nan")})
+    (outcome,) = chatty.run([case()], options())
+    assert outcome == Outcome(None, "guarantee is nan; every value must be finite")
+
+
+def test_lower_bound_is_computed_once_a_rank(monkeypatch):
+    ranks = []
+
+    def counted(decompositions, rank, settings):
+        ranks.append(rank)
+        return certified_bound(decompositions, rank, settings)
+
+    monkeypatch.setattr(experiments_approximation, "certified_bound", counted)
+    cases = [case(r=r, method=method) for r in (2, 4) for method in ("svd", "ap", "random_embedding")]
+    outcomes = run([*cases, case(r=2, seed=1)])
+    assert ranks == [2, 4, 2]
+    assert len({values(outcome)["lower_bound"] for outcome in outcomes[:3]}) == 1
+
+
+def test_time_that_a_case_reports_stands_for_that_of_the_call():
+    timed = dataclasses.replace(
+        EXPERIMENT, prepare=lambda *_: None, evaluate=lambda *_: {"epsilon": 0.5, "seconds": 1000.0}
+    )
+    untimed = dataclasses.replace(timed, evaluate=lambda *_: {"epsilon": 0.5})
+    assert 1000 <= next(timed.run([case()], options())).values["seconds"] < 1100
+    assert 0 < next(untimed.run([case()], options())).values["seconds"] < 100
 
 
 def test_time_is_positive_and_shared_preparation_is_counted():
