@@ -24,9 +24,13 @@ from pipeline.experiment import describe
 _LOOPBACK = ("127.", "localhost", "[::1]")
 _RESERVED_BYTES = 2**30  # for the flow, the scheduler and the Prefect server
 _START_SECONDS = 60
+_KEPT_BYTES = 2**28
 
-# A batch's memory is NumPy's, which Dask can neither spill nor shrink by waiting: only the upper limit is of use.
+# A batch's memory is NumPy's, which Dask can neither spill nor shrink by waiting: only the upper limit is of use. Dask
+# has glibc give freed memory back at once, so that each temporary array costs its page faults anew: half the time.
 _WORKER_MEMORY = {
+    "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": _KEPT_BYTES,
+    "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": _KEPT_BYTES,
     "distributed.worker.memory.target": False,
     "distributed.worker.memory.spill": False,
     "distributed.worker.memory.pause": False,

@@ -161,8 +161,11 @@ def _draw(curves: xr.Dataset, experiment: Experiment, axis: str, held: Mapping[s
         fixed = ", ".join(f"{name} = {label}" for name, label in held.items())
         dropped = f" (first {_MOST_PANELS} of {len(panels)} panels)" if len(panels) > _MOST_PANELS else ""
         figure.suptitle(f"median and range of {trials} trials at {fixed}{dropped}", fontsize=10)
-        handles, texts = grid.flat[0].get_legend_handles_labels()
-        figure.legend(handles, texts, loc="outside lower center", ncols=max(1, min(len(texts), 3 * columns // 2)))
+        drawn = [panel.get_legend_handles_labels() for panel in grid.flat]
+        legend = {text: handle for handles, texts in drawn for handle, text in zip(handles, texts, strict=True)}
+        figure.legend(
+            legend.values(), legend, loc="outside lower center", ncols=max(1, min(len(legend), 3 * columns // 2))
+        )
         out.mkdir(parents=True, exist_ok=True)
         path = out / f"{experiment.main}-against-{axis}.png"
         figure.savefig(path, dpi=160)
@@ -189,10 +192,9 @@ def _draw_panel(panel: Axes, curves: xr.Dataset, experiment: Experiment, axis: s
         panel.plot(x[there], line[main].values[there], color=colour, marker=marker, markersize=3.5, label=label)
         low, high = (line[f"{main}_{suffix}"].values[there] for suffix in ("min", "max"))
         panel.fill_between(x[there], low, high, color=colour, alpha=0.2, linewidth=0)
-        if "guarantee" in line and line["guarantee"].notnull().any():
-            panel.plot(
-                x, line["guarantee"].values, color=colour, linestyle="--", linewidth=0.8, label=f"{label}, promised"
-            )
+        if "guarantee" in line and (line["guarantee"] > 0).any():
+            promised = line["guarantee"].where(line["guarantee"] > 0).values
+            panel.plot(x, promised, color=colour, linestyle="--", linewidth=0.8, label=f"{label}, promised")
     if "lower_bound" in curves:
         bound, best = curves["lower_bound"].max(line_axis), curves[main].min(line_axis)
         there = (bound > 0).values

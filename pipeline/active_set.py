@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import linprog
 
-from pipeline.arrays import FloatArray
+from pipeline.arrays import ROUNDING_LEVEL, FloatArray
 from pipeline.smooth_maximum import Factorization
 
 _NEAR = 0.5  # entries further than this share below the maximum never enter a programme
@@ -14,7 +14,6 @@ _RADIUS = 0.1  # first trust radius, relative to the root mean square of the unk
 _SMALLEST_RADIUS = 1e-9
 _TOLERANCE = 1e-12
 _MOST_PROGRAMMES = 60
-_ROUNDING = 16 * float(np.finfo(np.float64).eps)
 
 IntArray: TypeAlias = npt.NDArray[np.intp]
 
@@ -56,8 +55,10 @@ def polish(matrix: FloatArray, factorization: Factorization, x: FloatArray) -> t
     smallest = _SMALLEST_RADIUS * radius
     residual = _residual(matrix, factorization, x)
     error = float(np.abs(residual).max())
-    for _ in range(_MOST_PROGRAMMES if error > _ROUNDING else 0):
+    for _ in range(_MOST_PROGRAMMES if error > ROUNDING_LEVEL else 0):
         step, decrease = _programme(factorization, x, residual, error, radius)
+        if np.isnan(decrease):
+            return x, "a linear programme could not be solved"
         if decrease <= _TOLERANCE * error:
             return x, "no step lowers the error to first order"
         trial = x + step
@@ -69,13 +70,13 @@ def polish(matrix: FloatArray, factorization: Factorization, x: FloatArray) -> t
         radius *= 2 if ratio > 0.75 else 1 if ratio > 0.25 else 0.25
         if radius < smallest:
             return x, "the trust region is at rounding level"
-    return x, "the linear programmes are used up" if error > _ROUNDING else "the error is at rounding level"
+    return x, "the linear programmes are used up" if error > ROUNDING_LEVEL else "the error is at rounding level"
 
 
 def _programme(
     factorization: Factorization, x: FloatArray, residual: FloatArray, error: float, radius: float
 ) -> tuple[FloatArray, float]:
-    """Best step in the trust region to first order, and the decrease of the error that it predicts."""
+    """Best step in the trust region to first order, and the decrease that it predicts; NaN where HiGHS fails."""
     size = np.abs(residual)
     i, j = np.nonzero(size > (1 - _NEAR) * error)
     if factorization.signs is not None:
@@ -91,5 +92,5 @@ def _programme(
         method="highs",
     )
     if solution.x is None:
-        return np.zeros_like(x), 0.0
+        return np.zeros_like(x), np.nan
     return radius * solution.x[:-1].reshape(x.shape), -radius * float(solution.x[-1])

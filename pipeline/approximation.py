@@ -2,14 +2,14 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ValidationError
 
-from pipeline.arrays import FloatArray, as_matrix, max_error
-from pipeline.certificates import CertificateSettings, certified_bound
+from pipeline.arrays import FloatArray, as_matrix, max_error, max_norm
+from pipeline.certificates import CertificateSettings, certified_bound, checked_bound
 from pipeline.embedding import EmbeddingSettings, random_embedding
 from pipeline.errors import InputError
 from pipeline.matrix import FunctionMatrix
@@ -17,7 +17,7 @@ from pipeline.minimax import MinimaxSettings, minimax
 from pipeline.projections import APSettings, alternating_projections
 from pipeline.svd import Decompositions, SVDSettings
 
-Settings = TypeVar("Settings", bound=BaseModel)
+_FAR = 1e9  # entries of a start beyond this multiple of max|F| are refused
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,8 @@ class Approximation:
     iterations : int
         Steps of the method (projections, or evaluations of the smooth maximum); 0 for a direct one.
     history : ndarray of shape (iterations,)
-        max |F − G| after each step, in the working precision and the units of the matrix.
+        max |F − G| after each step, in the working precision and the units of the matrix; of "minimax" the smallest so
+        far.
     stopped : str
         Why the method ended.
     guarantee : float or None
@@ -118,7 +119,7 @@ def _projected(problem: Problem, rank: int, settings: APSettings, seed: int) -> 
     values = problem.values
     if not values.any():
         return _zero(values, rank)
-    decomposition = problem.decompositions.for_rank(rank) if settings.start == "svd" else None
+    decomposition = problem.decompositions.for_rank(rank) if settings.initial == "svd" else None
     left, right, errors, stopped = alternating_projections(values, rank, settings, seed, decomposition)
     return Factors(left, right, np.array(errors), stopped)
 
@@ -210,18 +211,18 @@ def approximate(
     ((6, 3), 0.309017, 0.309017)
     """
     generated = matrix if isinstance(matrix, FunctionMatrix) else None
-    values = as_matrix(matrix.to_numpy() if isinstance(matrix, FunctionMatrix) else matrix)
+    values = as_matrix(matrix)
     chosen = get_method(method)
     if not isinstance(rank, int | np.integer) or isinstance(rank, bool) or not 1 <= rank <= min(values.shape):
         raise InputError(f"rank: {rank!r} is not an integer between 1 and min{values.shape} = {min(values.shape)}")
     if not isinstance(seed, int | np.integer) or isinstance(seed, bool) or seed < 0:
         raise InputError(f"seed: {seed!r} is not a non-negative integer")
-    options = _validated(chosen.settings, f"method {method!r}", settings)
-    certificate = _validated(CertificateSettings, "a lower bound", {"bound": bound})
+    options = _validated(chosen, settings)
+    certificate = CertificateSettings(bound=checked_bound(bound))
     if start is not None and method != "minimax":
         raise InputError(f"start: method {method!r} begins from no given factors; use 'minimax', or leave start out")
     decompositions = Decompositions(values, options if isinstance(options, SVDSettings) else None, int(seed))
-    given = None if start is None else _checked_start(start, values.shape, int(rank))
+    given = None if start is None else _checked_start(start, values, int(rank))
     factors = chosen.find(Problem(decompositions, generated, given), int(rank), options, int(seed))
     return Approximation(
         factors.left,
@@ -235,30 +236,36 @@ def approximate(
     )
 
 
-def _validated(model: type[Settings], subject: str, settings: Mapping[str, object]) -> Settings:
+def _validated(method: Method, settings: Mapping[str, object]) -> BaseModel:
     """Settings of a method, or one clear line."""
     try:
-        return model(**settings)
+        return method.settings(**settings)
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(map(str, first["loc"]))
-        known = ", ".join(model.model_fields)
+        known = ", ".join(method.settings.model_fields)
         raise InputError(
-            f"{name}: {first['input']!r} will not do for {subject} ({first['msg']}); settings: {known}"
+            f"{name}: {first['input']!r} will not do for method {method.name!r} ({first['msg']}); settings: {known}"
         ) from error
 
 
 def _checked_start(
-    start: tuple[npt.ArrayLike, npt.ArrayLike], shape: tuple[int, int], rank: int
+    start: tuple[npt.ArrayLike, npt.ArrayLike], matrix: FloatArray, rank: int
 ) -> tuple[FloatArray, FloatArray]:
     try:
         left, right = (as_matrix(factor) for factor in start)
     except (InputError, TypeError, ValueError) as error:
         raise InputError(f"start: not a pair of real, finite factors ({error}); pass (left, right)") from error
     (k1, q), (k2, columns) = left.shape, right.shape
-    if q != columns or q > rank or k1 > shape[0] or k2 > shape[1]:
+    if q != columns or q > rank or k1 > matrix.shape[0] or k2 > matrix.shape[1]:
         raise InputError(
-            f"start: factors of shapes {left.shape} and {right.shape} do not extend to rank {rank} and shape {shape}; "
-            "pass equally many columns, at most the rank, and at most as many rows as the matrix"
+            f"start: factors of shapes {left.shape} and {right.shape} do not extend to rank {rank} and shape "
+            f"{matrix.shape}; pass equally many columns, at most the rank, and at most as many rows as the matrix"
+        )
+    reach, largest = float(np.abs(left).max()) * float(np.abs(right).max()) * q, max_norm(matrix)
+    if not reach <= _FAR * largest:
+        raise InputError(
+            f"start: its entries may reach {reach:.3g}, far above max|F| = {largest:.3g}; pass factors of an "
+            "approximation, with columns of like size"
         )
     return left, right

@@ -13,6 +13,12 @@ RealArray: TypeAlias = npt.NDArray[Any]
 """Single or double precision."""
 
 _LARGEST = 1e300
+SINGLE_RESOLVES = 1e-3
+"""Relative errors below this are pursued in double precision."""
+ROUNDING_LEVEL = 16 * float(np.finfo(np.float64).eps)
+"""Relative errors below this are nothing but rounding."""
+_PANEL_BYTES = 512 * 1024  # row panels of a residual stay in the processor's cache …
+_PANEL_ROWS = 256  # … unless they would be too flat for matrix products at full speed
 BLOCK_BYTES = 32 * 2**20
 """Size of the row blocks in which passes over a matrix are made, in bytes."""
 
@@ -46,7 +52,13 @@ def row_blocks(matrix: Matrix) -> Iterator[tuple[slice, FloatArray]]:
         yield rows, matrix[rows] if isinstance(matrix, np.ndarray) else matrix.block(rows, slice(0, n_cols))
 
 
-def as_matrix(values: npt.ArrayLike) -> FloatArray:
+def row_panels(matrix: RealArray) -> list[slice]:
+    """Row ranges in which an iterative method passes over a stored matrix."""
+    step = max(_PANEL_ROWS, _PANEL_BYTES // (matrix.itemsize * matrix.shape[1]))
+    return [slice(start, min(start + step, len(matrix))) for start in range(0, len(matrix), step)]
+
+
+def as_matrix(values: npt.ArrayLike | BlockMatrix) -> FloatArray:
     """Convert to a two-dimensional float64 array of finite entries.
 
     Raises
@@ -55,7 +67,7 @@ def as_matrix(values: npt.ArrayLike) -> FloatArray:
         If the values are not a real, finite, non-empty two-dimensional array.
     """
     try:
-        array = np.asarray(values)
+        array = np.asarray(values.block(slice(None), slice(None)) if isinstance(values, BlockMatrix) else values)
     except ValueError as error:
         raise InputError("matrix: its rows differ in length; pass a 2-D array") from error
     if array.ndim != 2 or 0 in array.shape:
@@ -98,4 +110,4 @@ def max_error(matrix: Matrix, left: FloatArray, right: FloatArray) -> float:
         residual = left[rows] @ right.T
         residual -= block
         worst = float(np.max([worst, residual.max(), -residual.min()]))  # keeps NaN, which max() would drop
-    return worst
+    return worst + 0.0  # no negative zero

@@ -7,12 +7,13 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipeline.arrays import FloatArray, as_matrix
+from pipeline.arrays import BlockMatrix, FloatArray, as_matrix
 from pipeline.errors import InputError
 from pipeline.hadamard_bounds import Certificate, HadamardPolynomial, by_welch_bound, promising
 from pipeline.svd import Decomposition, Decompositions, SVDSettings, lapack_svd
 
 _ROUNDING = 4 * float(np.finfo(np.float64).eps)
+_UNDERFLOW = 1e-302  # nothing is proved from singular values that may have lost digits to underflow
 _FEWEST = 15  # iterations, below which a smaller block is taken …
 _SMALLER = math.sqrt(0.5)  # … with sides by this factor
 _STEP = 4.0  # λ of the Douglas–Rachford iterations
@@ -70,8 +71,8 @@ def tail_bound(decomposition: Decomposition, rank: int) -> float:
     """Lower bound from the singular values beyond the rank.
 
     Proof: for G of rank ≤ r, Eckart and Young give Σ_{k>r} σ_k² ≤ ‖F − G‖_F² ≤ n1 n2 ‖F − G‖_max². The computed
-    singular values are off by at most a small multiple of (n1 + n2) u ‖F‖_F in the 2-norm of their vector, which is
-    taken off.
+    singular values are off by at most a small multiple of (n1 + n2) u ‖F‖_F in the 2-norm of their vector (LAPACK's
+    backward stability, which is relied on here alone), which is taken off.
 
     Parameters
     ----------
@@ -87,22 +88,24 @@ def tail_bound(decomposition: Decomposition, rank: int) -> float:
     n1, n2 = len(decomposition.u), int(decomposition.vt.shape[1])
     s = decomposition.s
     largest = float(s[0])
-    if largest == 0:
+    if largest < _UNDERFLOW:
         return 0.0
     s = s / largest  # its squares neither overflow nor vanish
     tail = float(np.linalg.norm(s[rank:])) - _ROUNDING * (n1 + n2) * float(np.linalg.norm(s))
-    return max(0.0, tail * (1 - _ROUNDING)) / math.sqrt(n1 * n2) * largest
+    return math.nextafter(max(0.0, tail * (1 - _ROUNDING)) / math.sqrt(n1 * n2) * largest, 0.0)
 
 
-def lower_bound(matrix: npt.ArrayLike, rank: int) -> float:
-    """Certified lower bound of min max|F − G| over all G of rank at most r, with the default settings.
+def lower_bound(matrix: npt.ArrayLike | BlockMatrix, rank: int, bound: Literal["best", "tail"] = "best") -> float:
+    """Certified lower bound of min max|F − G| over all G of rank at most r.
 
     Parameters
     ----------
-    matrix : array_like of shape (n1, n2)
+    matrix : array_like of shape (n1, n2) or FunctionMatrix
         F, real and finite.
     rank : int
         r ≥ 1.
+    bound : {"best", "tail"}
+        The best known bound, or the cheap one from the singular values.
 
     Returns
     -------
@@ -121,9 +124,17 @@ def lower_bound(matrix: npt.ArrayLike, rank: int) -> float:
     0.5
     """
     values = as_matrix(matrix)
+    settings = CertificateSettings(bound=checked_bound(bound))
     if not isinstance(rank, int | np.integer) or isinstance(rank, bool) or rank < 1:
         raise InputError(f"rank: {rank!r} is not a positive integer")
-    return certified_bound(Decompositions(values, SVDSettings(driver="lapack")), int(rank), CertificateSettings())
+    return certified_bound(Decompositions(values, SVDSettings(driver="lapack")), int(rank), settings)
+
+
+def checked_bound(bound: object) -> Literal["best", "tail"]:
+    """Return a kind of lower bound, or one clear line."""
+    if bound == "best" or bound == "tail":
+        return bound
+    raise InputError(f"bound: {bound!r} is not known; use 'best' or 'tail'")
 
 
 def certified_bound(decompositions: Decompositions, rank: int, settings: CertificateSettings) -> float:

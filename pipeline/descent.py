@@ -2,12 +2,10 @@
 
 import numpy as np
 
-from pipeline.arrays import FloatArray, RealArray, max_error
+from pipeline.arrays import ROUNDING_LEVEL, SINGLE_RESOLVES, FloatArray, RealArray, max_error
 from pipeline.lbfgs import InverseHessian
 from pipeline.smooth_maximum import Factorization, SmoothMaximum
 
-_SINGLE_RESOLVES = 1e-3  # relative errors below this are pursued in double precision
-_FLOOR = 16 * float(np.finfo(np.float64).eps)
 _PAIRS = 10
 _FIRST_DECREASE = 0.5  # of S_β that a step along the plain gradient aims at
 _SUFFICIENT = 1e-4
@@ -49,9 +47,14 @@ class Descent:
         self._objective: SmoothMaximum | None = None
         self._hessian = InverseHessian(x.size, _PAIRS, x.dtype)
 
+    @property
+    def resolved(self) -> bool:
+        """Whether the error is at rounding level."""
+        return self.error < ROUNDING_LEVEL
+
     def stage(self, sharpness: float, steps: int) -> None:
         """Minimise S_β at β = sharpness / error, until it no longer falls or the steps are used up."""
-        if self.error < _FLOOR:
+        if self.resolved:
             self.stopped = "the error is at rounding level"
             return
         objective = self._objective = self._in_precision()
@@ -77,7 +80,7 @@ class Descent:
 
     def _in_precision(self) -> SmoothMaximum:
         """The objective in single precision while that resolves the error, in double precision after."""
-        single = self._precision == "single" and self.error > _SINGLE_RESOLVES
+        single = self._precision == "single" and self.error > SINGLE_RESOLVES
         dtype = np.dtype(np.float32 if single else np.float64)
         if self._objective is not None and self._objective.matrix.dtype == dtype:
             return self._objective

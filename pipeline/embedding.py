@@ -31,7 +31,7 @@ _HIGHEST_DEGREE = 100  # powers and factorials of these stay finite
 _SMALLEST_WEIGHT = 1e-3  # of the rows' root mean square; its inverse is the most by which rounding grows
 _NEAR_OPTIMAL = 1.01
 
-_CLOSED_FORM: dict[str, list[Features]] = {  # the first is the one that "auto" takes
+CLOSED_FORMS: dict[str, list[Features]] = {  # the first is the one that "auto" takes
     "exponential": ["fourier"],
     "gaussian": ["fourier", "taylor"],
     "cauchy": ["fourier"],
@@ -140,6 +140,14 @@ def random_embedding(
     >>> left.shape, bool(abs(F.to_numpy() - left @ right.T).max() < guarantee < 0.63)
     ((400, 300), True)
     """
+    if settings.features == "auto":
+        try:
+            chosen = _chosen(settings, generated)
+            return random_embedding(
+                matrix, rank, settings.model_copy(update={"features": chosen}), seed, decomposition, generated
+            )
+        except InputError:  # features in closed form that overflow
+            settings = settings.model_copy(update={"features": "factorization"})
     features = _chosen(settings, generated)
     random = stream("embedding", seed, _STREAM_KEYS[features], rank, *matrix.shape)
     if generated is None or features == "factorization":
@@ -159,7 +167,7 @@ def _chosen(settings: EmbeddingSettings, generated: FunctionMatrix | None) -> Fe
         name, subject = generated.function.name, f"function {generated.function.name}"
         points = len(generated.x) + (0 if generated.y is generated.x else len(generated.y))
         if BUILT_IN.get(name) == generated.function:
-            known = [*_CLOSED_FORM.get(name, []), *known]
+            known = [*CLOSED_FORMS.get(name, []), *known]
         if name in _EXPONENTIALS and "taylor" in known and points > settings.gram_limit:
             known.remove("taylor")
             why = f" ({points} points are more than gram_limit = {settings.gram_limit} for 'taylor')"
@@ -230,7 +238,8 @@ def _exponents(points: FloatArray, rate: float) -> FloatArray:
     exponents: FloatArray = rate * np.linalg.norm(points, axis=1) ** 2
     if (largest := float(exponents.max())) > _LARGEST_EXPONENT:
         raise InputError(
-            f"features: norms of exp({largest:.0f}) overflow, at most exp({_LARGEST_EXPONENT:.0f}); use factorization"
+            f"features: norms of exp({largest:.0f}) overflow, at most exp({_LARGEST_EXPONENT:.0f}); "
+            "use features = 'factorization'"
         )
     return exponents
 

@@ -5,7 +5,7 @@ import numpy.typing as npt
 
 from pipeline.arrays import RealArray
 
-_CURVATURE = 1e-8
+_CURVATURE = 10  # least cosine between a step and its change, in rounding units
 
 
 class InverseHessian:
@@ -43,12 +43,14 @@ class InverseHessian:
     def add(self, step: RealArray, change: RealArray) -> None:
         """Remember a step and the change of the gradient; one without positive curvature is left out."""
         size = float(np.linalg.norm(step)) * float(np.linalg.norm(change))
-        if not (size > 0 and float(step @ change) > _CURVATURE * size):
+        curvature = float(step @ change)
+        if not (size > 0 and curvature > _CURVATURE * float(np.finfo(step.dtype).eps) * size):
             return
         row = self._order.pop(0) if len(self._order) == len(self._steps) else len(self._order)
         self._order.append(row)
         self._steps[row], self._changes[row] = step, change
         self._steps_changes[:, row] = self._steps @ change  # older steps with newer changes are all that is used
+        self._steps_changes[row, row] = curvature  # positive whatever the rounding of the product above
         self._changes_changes[:, row] = self._changes_changes[row] = self._changes @ change
 
     def times(self, gradient: RealArray) -> RealArray:

@@ -16,7 +16,8 @@ from pipeline.sampling import stream
 from pipeline.smooth_maximum import Factorization
 from pipeline.svd import Decomposition, lapack_svd
 
-_SMALLEST_SIZE = 1e-4  # of a singular value beside the largest, for the scale of the unknowns
+_SMALLEST_SIZE = 1e-12  # of a singular value beside the largest, for the scale of the unknowns
+_BALANCE = -0.375  # 0 is plain, −1/2 scaled gradient descent; in between both slow and fast decay converge well
 
 
 class MinimaxSettings(BaseModel):
@@ -30,10 +31,11 @@ class MinimaxSettings(BaseModel):
         Arithmetic of the products; the factors' error is always taken in double precision, and errors below 1e-3 of
         the largest entry are always pursued in it.
     symmetric : bool
-        Whether a symmetric matrix gets a factorization U diag(±1) Uᵀ, with half the unknowns and fewer products.
+        Whether a symmetric matrix whose leading eigenvalues have one sign gets a factorization ± U Uᵀ, with half the
+        unknowns and fewer products.
     perturbation : float
-        Random part of a start, relative to its entries: it leads away from saddle points such as the truncated SVD
-        of the identity.
+        Random part of a start, relative to its entries and to its error: it leads away from saddle points such as the
+        truncated SVD of the identity.
     warm_start : {"none", "rank", "size"}
         Where the start comes from besides the truncated SVD: nowhere, the solution at half the rank extended by
         singular directions of its residual, or that of the leading half of the rows and columns extended by least
@@ -44,7 +46,7 @@ class MinimaxSettings(BaseModel):
 
     budget: Literal["quick", "default", "thorough"] = "default"
     precision: Literal["single", "double"] = "single"
-    symmetric: bool = True
+    symmetric: Annotated[bool, Field(strict=True)] = True
     perturbation: Annotated[float, Field(ge=0, le=1)] = 0.05
     warm_start: Literal["none", "rank", "size"] = "none"
 
@@ -88,11 +90,12 @@ class Minimax:
     ----------
     left, right : ndarray of shape (n1, r), (n2, r)
     history : tuple of float
-        Smallest max error after each evaluation, in the units of the matrix.
+        Smallest max error so far after each evaluation from any start, in the units of the matrix; the last one is that
+        of the factors, in double precision.
     stopped : str
         Why the search ended.
     flops : float
-        Additions and multiplications of the matrix products.
+        Additions and multiplications of the matrix products, of all searches.
     """
 
     left: FloatArray = field(repr=False)
@@ -102,31 +105,44 @@ class Minimax:
     flops: float
 
 
-def _best_multiple(matrix: FloatArray, left: FloatArray, right: FloatArray) -> float:
-    """The factor c in [0.01, 2] with the smallest max|F − c G|, to one per cent."""
-    found = minimize_scalar(
-        lambda c: max_error(matrix, c * left, right), bounds=(0.01, 2), method="bounded", options={"xatol": 0.01}
-    )
-    return float(found.x)
+@dataclass(frozen=True)
+class _Start:
+    """Where a search begins, and the error there relative to max|F|."""
+
+    factorization: Factorization
+    x: FloatArray
+    error: float
 
 
 def _parametrise(
     matrix: FloatArray, scale: float, left: FloatArray, sizes: FloatArray, right: FloatArray, *, symmetric: bool
-) -> tuple[Factorization, FloatArray]:
-    """Factorization and unknowns of (c / scale) U diag(sizes) Vᵀ with orthonormal U, V and the best c.
+) -> _Start:
+    """Start from (c / scale) U diag(sizes) Vᵀ with orthonormal U, V and the best multiple c.
 
-    A symmetric start has the eigenvalues of F in the span of U (Rayleigh and Ritz).
+    A symmetric start has the eigenvalues of F in the span of U (Rayleigh and Ritz). Where they differ in sign it is
+    given up: the signs of the best G may be others.
     """
     signs = None
     if symmetric:
         values, vectors = np.linalg.eigh(left.T @ (matrix @ left))
-        sizes, left = np.abs(values), left @ vectors
-        signs, right = np.where(values < 0, -1.0, 1.0), left
-    multiple = _best_multiple(matrix, left * sizes * (1 if signs is None else signs), right)
-    sizes = np.maximum(sizes / scale, _SMALLEST_SIZE * max(float(sizes.max()) / scale, _SMALLEST_SIZE))
-    balance = sizes**-0.25
+        if values[0] >= 0 or values[-1] <= 0:
+            sizes, left = np.abs(values), left @ vectors
+            signs = np.full(len(values), np.sign(values.sum()) or 1.0)
+            right = left * signs
+    multiple, error = _best_multiple(matrix, left * sizes, right)
+    balance = np.maximum(sizes, max(_SMALLEST_SIZE * sizes.max(), np.finfo(np.float64).tiny)) ** _BALANCE
     factorization = Factorization(len(matrix), balance / np.exp(np.log(balance).mean()), signs)
-    return factorization, factorization.unknowns(left * np.sqrt(multiple * sizes), right * np.sqrt(multiple * sizes))
+    root = np.sqrt(multiple / scale * sizes)
+    x = factorization.unknowns(left * root, (right if signs is None else left) * root)
+    return _Start(factorization, x, error / scale)
+
+
+def _best_multiple(matrix: FloatArray, left: FloatArray, right: FloatArray) -> tuple[float, float]:
+    """The c in [0.01, 2] with the smallest max|F − c G|, to one per cent, and that error."""
+    found = minimize_scalar(
+        lambda c: max_error(matrix, c * left, right), bounds=(0.01, 2), method="bounded", options={"xatol": 0.01}
+    )
+    return min((float(found.fun), float(found.x)), (max_error(matrix, left, right), 1.0))[::-1]
 
 
 def _of_product(left: FloatArray, right: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
@@ -221,24 +237,30 @@ def minimax(
     rivals = [(truncated[0] * truncated[1], truncated[2]), (0 * truncated[0], truncated[2])]
     start = start or _warm_start(matrix, rank, settings, decomposition, seed)
     if start:
+        if len(start[0]) == len(matrix) and len(start[1]) == matrix.shape[1]:
+            padding = (0, 0), (0, rank - start[0].shape[1])
+            rivals.append((np.pad(start[0], padding), np.pad(start[1], padding)))
         rivals.append(extended(matrix, rank, *start))
         starts.append(_parametrise(matrix, scale, *_of_product(*rivals[-1]), symmetric=False))
     search, history = _search(matrix, scale, starts, settings, seed)
-    if symmetric and settings.budget == "thorough":
+    if symmetric and settings.budget == "thorough" and not search.resolved:
         invariant = search_orbits(matrix, scale, rank, seed, settings.precision)
         if invariant:
             history += invariant[1]
+            flops = search.flops + invariant[0].flops
             search = min(search, invariant[0], key=lambda found: found.error)
+            search.flops = flops
     x, stopped = search.best.astype(np.float64), search.stopped
     if x.size <= _BUDGETS[settings.budget].polished:
         x, stopped = polish(matrix / scale, search.factorization, x)
     left, right = search.factorization.factors(x)
-    rivals.insert(0, (scale * left, right))
+    rivals.insert(0, (np.sqrt(scale) * left, np.sqrt(scale) * right))
     found = [max_error(matrix, *factors) for factors in rivals]
-    history = [*(scale * error for error in history), min(found)]
+    error = float(np.nanmin(found))
+    history = np.maximum(scale * np.minimum.accumulate(history), error).tolist()
     return Minimax(
-        *rivals[int(np.argmin(found))],
-        history=tuple(np.minimum.accumulate(history).tolist()),
+        *rivals[int(np.nanargmin(found))],
+        history=(*history, error),
         stopped=stopped,
         flops=search.flops,
     )
@@ -247,7 +269,7 @@ def minimax(
 def _search(
     matrix: FloatArray,
     scale: float,
-    starts: Sequence[tuple[Factorization, FloatArray]],
+    starts: Sequence[_Start],
     settings: MinimaxSettings,
     seed: int,
 ) -> tuple[Descent, list[float]]:
@@ -256,22 +278,29 @@ def _search(
     Returns the search with the smallest error and the errors of all evaluations.
     """
     budget = _BUDGETS[settings.budget]
-    count = min(_MOST_STARTS, int(budget.work // (starts[0][1].size * min(matrix.shape)))) or 1
+    count = min(_MOST_STARTS, int(budget.work // (starts[0].x.size * min(matrix.shape)))) or 1
     pilots = _PILOT_STAGES if count * len(starts) > 1 else 0
     random = stream("start", seed)
     errors: list[float] = []
+    flops = 0.0
     best: Descent | None = None
-    for factorization, x in list(starts) * count:
-        noise = settings.perturbation * float(np.sqrt(np.mean(x**2))) * random.standard_normal(x.shape)
-        search = Descent(matrix, scale, factorization, x + noise, settings.precision)
+    for start in list(starts) * count:
+        size = settings.perturbation * min(1.0, start.error) * float(np.sqrt(np.mean(start.x**2)))
+        x = start.x + size * random.standard_normal(start.x.shape)
+        search = Descent(matrix, scale, start.factorization, x, settings.precision)
         for sharpness in budget.stages[:pilots]:
             search.stage(sharpness, min(_PILOT_STEPS, budget.steps))
         errors += search.errors
+        flops += search.flops
         if best is None or search.error < best.error:
             best = search
+        if best.resolved:
+            break
     if best is None:
         raise ValueError("starts: none given")
     before = len(best.errors)
+    others = flops - best.flops
     for sharpness in budget.stages[pilots:]:
         best.stage(sharpness, budget.steps)
+    best.flops += others
     return best, errors + best.errors[before:]

@@ -229,12 +229,12 @@ def search_orbits(
     if not entrants:
         return None
     race = _Race(matrix, scale, rank, seed, precision)
-    field = entrants
+    remaining = entrants
     while True:
-        field = race.run(field, -(-_SHORT_STARTS // len(field)), _SHORT_STAGES, _SHORT_STEPS)
-        if len(field) <= _FINALISTS:
+        remaining = race.run(remaining, -(-_SHORT_STARTS // len(remaining)), _SHORT_STAGES, _SHORT_STEPS)
+        if len(remaining) <= _FINALISTS:
             break
-        field = field[: max(_FINALISTS, len(field) // 4)]
+        remaining = remaining[: max(_FINALISTS, len(remaining) // 4)]
     for search, _ in race.kept:
         race.pursue(search, _LAST_STAGES[:1], _SHORT_STEPS)
     ranked = race.ranked(entrants)

@@ -6,14 +6,9 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipeline.arrays import FloatArray, RealArray, max_error
+from pipeline.arrays import ROUNDING_LEVEL, SINGLE_RESOLVES, FloatArray, RealArray, max_error, row_panels
 from pipeline.sampling import stream
 from pipeline.svd import Decomposition, lapack_svd, orthonormal
-
-_PANEL_BYTES = 512 * 1024  # row panels of the residual stay in the processor's cache …
-_PANEL_ROWS = 256  # … unless they would be too flat for matrix products at full speed
-_SINGLE_RESOLVES = 1e-3  # relative errors below this are pursued in double precision
-_FLOOR = 16 * float(np.finfo(np.float64).eps)
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 
@@ -25,7 +20,7 @@ class APSettings(BaseModel):
     ----------
     projection : {"subspace", "exact"}
         Projection on rank-r matrices: warm-started subspace iteration, or a full SVD every time.
-    start : {"random", "svd"}
+    initial : {"random", "svd"}
         Gaussian factors, as published, or the truncated SVD: with the rules as published its errors are lower by 3 to
         50 %, with the defaults here the same.
     precision : {"single", "double"}
@@ -51,7 +46,7 @@ class APSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     projection: Literal["subspace", "exact"] = "subspace"
-    start: Literal["random", "svd"] = "random"
+    initial: Literal["random", "svd"] = "random"
     precision: Literal["single", "double"] = "single"
     warm_up: Annotated[int, Field(ge=0, strict=True)] = 6
     tolerance: Fraction = 0.01
@@ -70,8 +65,7 @@ class _LowRankIterate:
         self.left = left.astype(matrix.dtype)
         self.right = right.astype(matrix.dtype)
         self._work = np.empty_like(matrix)
-        step = max(_PANEL_ROWS, _PANEL_BYTES // (matrix.itemsize * matrix.shape[1]))
-        self._panels = [slice(start, start + step) for start in range(0, len(matrix), step)]
+        self._panels = row_panels(matrix)
         self.error = self._residual()
 
     def _residual(self) -> float:
@@ -150,7 +144,7 @@ class _Bisection:
         while len(self.errors) < settings.max_projections:
             iterate.project(epsilon, exact=settings.projection == "exact")
             self._keep(iterate)
-            if iterate.error > self.previous * (1 - settings.stagnation):
+            if not iterate.error <= self.previous * (1 - settings.stagnation):
                 return
             self.previous = iterate.error
 
@@ -187,22 +181,22 @@ def alternating_projections(
     """
     scale = float(np.abs(matrix).max())
     scaled = matrix / scale
-    if settings.start == "svd" and decomposition is not None:
-        left, right = decomposition.balanced_factors(rank)
-        left = left / scale
+    if settings.initial == "svd" and decomposition is not None:
+        root = np.sqrt(decomposition.s[:rank] / scale)
+        left, right = decomposition.u[:, :rank] * root, decomposition.vt[:rank].T * root
     else:
         random = stream("start", seed)
         left, right = (random.standard_normal((size, rank)) / np.sqrt(rank) for size in matrix.shape)
     start = max_error(scaled, left, right)
     state = _Bisection(0.0, start, start, left, right)
-    if settings.start == "random":
+    if settings.initial == "random":
         state.start(scaled, settings)
     if settings.precision == "single":
-        state.search(scaled.astype(np.float32), settings, _SINGLE_RESOLVES)
-    if settings.precision == "double" or state.hi <= _SINGLE_RESOLVES:
-        state.search(scaled, settings, _FLOOR)
+        state.search(scaled.astype(np.float32), settings, SINGLE_RESOLVES)
+    if settings.precision == "double" or state.hi <= SINGLE_RESOLVES:
+        state.search(scaled, settings, ROUNDING_LEVEL)
     stopped = "the bounds on ε meet"
-    if state.hi <= _FLOOR:
+    if state.hi <= ROUNDING_LEVEL:
         stopped = "the error is at rounding level"
     elif len(state.errors) >= settings.max_projections:
         stopped = "max_projections are used up"

@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 import scipy.sparse
 
-from pipeline.arrays import FloatArray, RealArray
+from pipeline.arrays import FloatArray, RealArray, row_panels
 
-_PANEL_BYTES = 512 * 1024  # row panels of the residual stay in the processor's cache …
-_PANEL_ROWS = 256  # … unless they would be too flat for matrix products at full speed
 _SPARSE = 0.015  # share of entries up to which sparse products are the faster ones
+_DRIFT = 4.0  # exponents further than this above M leave too little of what weighs
 _HIGHEST = 60.0  # exponents above this would overflow in single precision
 _LOWEST = -100.0  # powers of two below this are slow to compute, and weigh nothing
 
@@ -25,8 +24,8 @@ class Factorization:
     rows : int
         n1.
     scale : ndarray of shape (r,)
-        The columns of the factors are those of x times these. At σ_k^(−1/4) the directions of large and of small
-        singular values are searched at like speed, half-way between plain and scaled gradient descent.
+        The columns of the factors are those of x times these: a negative power of the singular values lets the
+        directions of large and of small ones be searched at like speed.
     signs : ndarray of shape (r,) or None
         Signs of the eigenvalues of a symmetric G.
     """
@@ -72,10 +71,8 @@ class SmoothMaximum:
         self.matrix = matrix
         self.factorization = factorization
         self.flops = 0.0
-        n1, n2 = matrix.shape
-        step = min(n1, max(_PANEL_ROWS, _PANEL_BYTES // (matrix.itemsize * n2)))
-        self._panels = [slice(start, start + step) for start in range(0, n1, step)]
-        self._residual = np.empty((step, n2), matrix.dtype)
+        self._panels = row_panels(matrix)
+        self._residual = np.empty_like(matrix[self._panels[0]])
         self._weights = np.empty_like(self._residual)
         self._ones = np.ones(self._residual.size, matrix.dtype)
         self._reach = float(np.log(matrix.size)) + 4  # entries further than this / β below M hardly weigh anything
@@ -106,7 +103,7 @@ class SmoothMaximum:
                 by_right += weights.T @ left[rows]
                 products = 2
             self.flops += 2.0 * products * weights.size * x.shape[1]
-        if not total > np.exp(-_HIGHEST):  # M fell far below
+        if beta * (near - maximum) > _DRIFT:
             return self(x, beta, maximum)
         gradient = self.factorization.gradient(by_left, by_right)
         gradient /= gradient.dtype.type(total)

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from pipeline.approximation import Problem, get_method
 from pipeline.arrays import Matrix, max_error, max_norm
 from pipeline.certificates import CertificateSettings, certified_bound
-from pipeline.embedding import EmbeddingSettings
+from pipeline.embedding import CLOSED_FORMS, EmbeddingSettings
 from pipeline.errors import InputError
 from pipeline.experiment import Axis, Case, Columns, Cost, Experiment, Label, Quantity
 from pipeline.functions import get_function
@@ -114,6 +114,19 @@ def _iterations_cost(name: str, n: Floats, r: Floats, *, double: bool) -> Floats
     return np.asarray(count * step * (2 if double else 1))
 
 
+def _embedding_cost(columns: Columns, settings: EmbeddingSettings) -> tuple[Floats, Floats]:
+    """Seconds and bytes of random embeddings."""
+    (n,) = _as_floats(columns, "n")
+    first = [CLOSED_FORMS.get(name, ["factorization"])[0] for name in columns["function"].ravel().tolist()]
+    features = np.array(first).reshape(columns["function"].shape)
+    if settings.features != "auto":
+        features = np.full_like(features, settings.features)
+    gram = (features == "taylor") & (columns["function"] != "inner_product") & (2 * n <= settings.gram_limit)
+    factored = features == "factorization"
+    seconds = np.where(factored, (1 + settings.reweightings) * _SVD * n**3, np.where(gram, _SVD * n**3, 0.0))
+    return seconds, np.where(factored, 100 * n * n, np.where(gram, 32 * (2 * n) ** 2, 0.0))
+
+
 def _evaluate_cost(columns: Columns, settings: ApproximationSettings) -> Cost:
     n, r = _as_floats(columns, "n", "r")
     method = columns["method"]
@@ -127,7 +140,7 @@ def _evaluate_cost(columns: Columns, settings: ApproximationSettings) -> Cost:
     if settings.ap.projection == "exact":
         ap = _STEPS["ap"][0] * _SVD / 2 * n**3
     minimax = _iterations_cost(settings.minimax.budget, n, r, double=settings.minimax.precision == "double")
-    embedding = np.where(settings.random_embedding.features == "factorization", 4 * _SVD * n**3, 0.0)
+    embedding, embedding_memory = _embedding_cost(columns, settings.random_embedding)
     for name, more in {"ap": ap, "minimax": minimax, "random_embedding": embedding}.items():
         seconds = seconds + np.where(method == name, more, 0.0)
     if settings.certificate.bound == "best":  # once a rank, for whichever method comes first
@@ -135,6 +148,7 @@ def _evaluate_cost(columns: Columns, settings: ApproximationSettings) -> Cost:
         bound = _BOUND[0] + side * side * (_BOUND[1] + _BOUND[2] * r)
         seconds = seconds + bound / max(1, len(np.unique(method)))
         memory = np.maximum(memory, 170 * side * side)
+    memory = np.where(method == "random_embedding", np.maximum(memory, embedding_memory), memory)
     iterative = (method == "ap") | (method == "minimax")
     return Cost(seconds, np.where(iterative, np.maximum(memory, 40 * n * n + 120 * n * r), memory))
 

@@ -40,7 +40,7 @@ VARIANTS = {
     "svd": ("svd", {}),
     "ap published": ("ap", {"stagnation_memory": "run", "warm_up": 0}),
     "ap": ("ap", {}),
-    "ap from svd": ("ap", {"start": "svd"}),
+    "ap from svd": ("ap", {"initial": "svd"}),
     **{budget: ("minimax", {"budget": budget}) for budget in BUDGETS},
 }
 PEERS = {"Fortran": "alternating_projections", "C++": "alternating_minimisation", "prototype": "minimax_prototype"}

@@ -275,7 +275,7 @@ def test_start_is_refused_for_methods_that_begin_from_none(method):
 def test_unknown_bound_is_refused(bound):
     with pytest.raises(InputError) as caught:
         approximate(MATRIX, 3, "svd", bound=bound)
-    assert str(caught.value).startswith(f"bound: {bound!r} will not do for a lower bound")
+    assert str(caught.value).startswith(f"bound: {bound!r} is not known; use 'best'")
     assert "\n" not in str(caught.value)
 
 

@@ -336,3 +336,9 @@ def test_what_is_not_a_real_finite_matrix_is_refused(matrix):
 def test_settings_out_of_range_are_refused(options):
     with pytest.raises(ValidationError):
         CertificateSettings(**options)
+
+
+@pytest.mark.parametrize("size", [5e-324, 7 * 5e-324, 1e-310, 2.0**-1060])
+def test_nothing_is_claimed_where_singular_values_underflow(size):
+    """The best error of the identity of order four at rank three is a quarter, and a multiple's is its quarter."""
+    assert lower_bound(size * np.eye(4), 3) <= size / 4

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.special import logsumexp
 
-from pipeline import active_set, smooth_maximum
+from pipeline import active_set, arrays, smooth_maximum
 from pipeline.active_set import polish
 from pipeline.descent import Descent
 from pipeline.lbfgs import InverseHessian
@@ -76,8 +76,8 @@ def test_symmetric_factorization_has_a_symmetric_product_of_the_given_signs():
 @pytest.fixture(params=[None, 16, 7], ids=["one panel", "panels of 16 rows", "panels of 7 rows"])
 def panels(request, monkeypatch):
     if request.param:
-        monkeypatch.setattr(smooth_maximum, "_PANEL_BYTES", 1)
-        monkeypatch.setattr(smooth_maximum, "_PANEL_ROWS", request.param)
+        monkeypatch.setattr(arrays, "_PANEL_BYTES", 1)
+        monkeypatch.setattr(arrays, "_PANEL_ROWS", request.param)
 
 
 @pytest.mark.parametrize("sharpness", [1, DENSE, 50, SPARSE])

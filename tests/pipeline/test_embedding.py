@@ -358,7 +358,7 @@ def test_features_that_the_matrix_does_not_have_are_refused_in_one_line(name, fe
 
 @pytest.mark.parametrize("features", ["fourier", "taylor"])
 def test_features_that_overflow_are_refused(features):
-    with pytest.raises(InputError, match=r"^features: .*overflow.*use factorization"):
+    with pytest.raises(InputError, match=r"^features: .*overflow.*use features = .factorization"):
         from_points(spread_points("attention", 4, scale=40.0), 3, features)
 
 

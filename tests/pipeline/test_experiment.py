@@ -121,7 +121,7 @@ def test_values_are_those_of_the_front_door():
 
 
 def test_settings_reach_their_method():
-    few = options(ap={"max_projections": 5, "start": "svd"}, minimax={"budget": "quick"})
+    few = options(ap={"max_projections": 5, "initial": "svd"}, minimax={"budget": "quick"})
     assert values(run([case(method="ap")], few)[0])["iterations"] == 5
     quick = approximate(function_matrix("gaussian", "ball-independent", 3, 30), 4, budget="quick", bound="tail")
     assert values(run([case(method="minimax")], few)[0])["iterations"] == quick.iterations

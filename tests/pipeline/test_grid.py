@@ -181,7 +181,7 @@ def test_settings_count_where_their_method_is_used():
     assert "svd" in with_ap  # the lower bound rests on it
     without = parse_sweep(spec({"method": ["svd"]}, settings=chosen)).used_settings
     assert without == parse_sweep(spec({"method": ["svd"]})).used_settings
-    assert set(without) == {"svd"}
+    assert set(without) == {"svd", "certificate"}
 
 
 def test_numbers_in_yaml_11_scientific_notation_serve_as_settings():

@@ -119,15 +119,14 @@ def test_start_from_the_truncated_svd_is_the_same_for_every_seed():
     assert first[2:] == other[2:]
 
 
-@pytest.mark.xfail(strict=True, reason="the front door takes `start` for given factors, which this method has none of")
 def test_start_from_the_truncated_svd_can_be_asked_for_at_the_front_door():
     matrix, rank = MATRICES["quartic, m = 2"]
-    assert np.array_equal(approximate(matrix, rank, "ap", start="svd").left, from_svd("quartic, m = 2")[0])
+    assert np.array_equal(approximate(matrix, rank, "ap", initial="svd").left, from_svd("quartic, m = 2")[0])
 
 
 def from_svd(name: str, seed: int = 0):
     matrix, rank = MATRICES[name]
-    return alternating_projections(matrix, rank, APSettings(start="svd"), seed, lapack_svd(matrix))
+    return alternating_projections(matrix, rank, APSettings(initial="svd"), seed, lapack_svd(matrix))
 
 
 def test_ways_of_stopping_are_told():
