@@ -99,7 +99,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def write_spec(workspace: Path) -> Callable[..., Path]:
     """Write a spec of one block, small unless told otherwise; returns its path."""
 
-    def write(name: str = "small", settings: str = "{}", **changes: str) -> Path:
+    def write(name: str = "small", settings: str = "{certificate: {bound: tail}}", **changes: str) -> Path:
         block = {
             "function": "['mine:counted']",
             "sampling": "[ball-independent]",

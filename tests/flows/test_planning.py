@@ -14,6 +14,7 @@ from pipeline.grid import parse_sweep
 
 SPEC = """
 name: plan
+settings: {certificate: {bound: tail}}
 grid:
   - function: [gaussian, cauchy]
     sampling: [ball-symmetric]

@@ -54,7 +54,9 @@ def test_larger_spec_computes_only_the_new_cells(write_spec, workspace, epsweep)
 def test_other_constants_are_refused_for_a_store(write_spec, workspace, epsweep):
     axes = {"method": "[ap]", "m": "[2]", "seeds": "1"}
     assert epsweep("run", write_spec(**axes), "--store", "s.zarr").returncode == 0
-    refused = epsweep("run", write_spec(settings="{ap: {tolerance: 0.02}}", **axes), "--store", "s.zarr")
+    refused = epsweep(
+        "run", write_spec(settings="{ap: {tolerance: 0.02}, certificate: {bound: tail}}", **axes), "--store", "s.zarr"
+    )
     assert refused.returncode == 2
     assert refused.stderr.count("\n") == 1
     assert "settings.ap.tolerance = 0.01, this spec says 0.02; use another --store" in refused.stderr
