@@ -76,7 +76,7 @@ class _Budget:
 _MOST_STARTS = 40
 _PILOT_STAGES, _PILOT_STEPS = 4, 100  # where there are several starts, each gets these and the best one the rest
 _BUDGETS = {
-    "quick": _Budget((15, 35, 80, 190, 450), 40),
+    "quick": _Budget((15, 35, 80, 190, 450), 34),
     "default": _Budget((15, 30, 60, 120, 240, 480, 960), 85),
     "thorough": _Budget((10, 20, 40, 80, 160, 320, 640, 1280, 2560), 400, work=1e6, polished=400),
 }
