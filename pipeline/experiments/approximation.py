@@ -30,11 +30,11 @@ _GENERATION = 1.6e-8  # entry of a matrix, the inner product aside
 # Iterations of a method: their number, and seconds an n² r, an n², an n r², an n r, and each.
 _STEPS = {
     "ap": (800, 6e-11, 9.5e-10, 2.1e-10, 0.0, 3e-5),
-    "quick": (210, 5e-11, 1.2e-9, 0.0, 1.4e-8, 7e-5),
-    "default": (640, 5e-11, 1.2e-9, 0.0, 1.4e-8, 7e-5),
-    "thorough": (3000, 5e-11, 1.2e-9, 0.0, 1.4e-8, 7e-5),
+    "quick": (210, 5e-11, 1.2e-9, 0.0, 1.4e-8, 1.2e-4),
+    "default": (640, 5e-11, 1.2e-9, 0.0, 1.4e-8, 1.2e-4),
+    "thorough": (3000, 5e-11, 1.2e-9, 0.0, 1.4e-8, 1.2e-4),
 }
-_BOUND = (0.02, 1.4e-6, 6e-8)  # of the improved lower bound: each, an n² and an n² r
+_BOUND = (0.04, 2e-6, 9e-8)  # of the improved lower bound: each, an n² and an n² r
 
 Floats = npt.NDArray[np.float64]
 
