@@ -24,7 +24,7 @@ _SMALLEST_WEIGHT = 1e-6
 _PATIENCE = 20  # iterations without progress
 _WIDER = (1.06, 1.03, 1.12, 1.015)  # of the interval in which a polynomial is bounded
 _FIRST = 8  # iterations with p(t) = t before polynomials of higher degree are tried
-_POLYNOMIAL_COST = 1.7  # of one of their iterations, in plain ones
+_POLYNOMIAL_COST = 2.2  # of one of their iterations, in plain ones
 _GAIN = 1.08  # beyond what more plain iterations would reach
 
 
