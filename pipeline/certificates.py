@@ -36,7 +36,7 @@ class CertificateSettings(BaseModel):
     bound : {"best", "tail"}
         "tail" needs the singular values only; "best" is never below it and costs more.
     iterations : "auto" or int
-        Upper limit for the iterations of "best". "auto" stands for what takes about as long as one default run of the
+        Upper limit for the iterations of "best". "auto" stands for what takes one to two times a default run of the
         minimax method, from a count of the operations of both, but at most 100; for small ranks of large matrices a
         leading block is worked on.
     """
