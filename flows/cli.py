@@ -1,26 +1,26 @@
 """The command line."""
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
 
+from flows.specs import ALLOW_CODE, find_sweep, shipped_sweeps
 from pipeline.errors import EpsweepError, InputError
 from pipeline.experiment import describe
-from pipeline.grid import Sweep, load_sweep
+from pipeline.grid import Sweep
 
 EXIT_FAILED_CELLS = 1
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
 _NAMED_FAILURES = 100
 _YEAR = 365 * 86400
-_SHIPPED = Path(str(files("flows") / "sweeps"))
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -44,6 +44,12 @@ def _store_argument(command: Callable[..., None]) -> Callable[..., None]:
 
 def _run_options(command: Callable[..., None]) -> Callable[..., None]:
     for option in (
+        click.option(
+            "--allow-code",
+            is_flag=True,
+            envvar=ALLOW_CODE,
+            help="Import the functions of your own that SPEC names (module:name), which runs their code.",
+        ),
         click.option("--retry-failed", is_flag=True, help="Compute cells again that failed before."),
         click.option("--cluster", default="local", show_default=True, help="local[:N], tcp://host:port or a profile."),
         click.option("--store", help="Result store; default results/NAME.zarr."),
@@ -55,7 +61,7 @@ def _run_options(command: Callable[..., None]) -> Callable[..., None]:
 @cli.command()
 @_spec_argument
 @_run_options
-def run(spec: str, store: str | None, cluster: str, retry_failed: bool) -> None:
+def run(spec: str, store: str | None, cluster: str, retry_failed: bool, allow_code: bool) -> None:
     r"""Compute the cells of SPEC that its store does not have, and draw the curves.
 
     SPEC is a YAML file or the name of a shipped sweep. Running the same command again goes on where it stopped.
@@ -71,7 +77,9 @@ def run(spec: str, store: str | None, cluster: str, retry_failed: bool) -> None:
     from storage import pending, sweep_status
     from storage.lock import single_writer
 
-    path, sweep = _load(spec)
+    if allow_code:
+        os.environ[ALLOW_CODE] = "1"  # for the flow
+    path, sweep = find_sweep(spec, allow_code=allow_code)
     target = store or _default_store(sweep)
     check_cluster(cluster)
     if not configured_server() and not reaches_loopback(cluster):
@@ -143,7 +151,7 @@ def _name_failures(store: str | Path) -> None:
 @cli.command()
 @_spec_argument
 @_run_options
-def plan(spec: str, store: str | None, cluster: str, retry_failed: bool) -> None:
+def plan(spec: str, store: str | None, cluster: str, retry_failed: bool, allow_code: bool) -> None:
     r"""Show what a run of SPEC would do: cells, matrices, predicted time and peak memory, what is done.
 
     \b
@@ -154,7 +162,7 @@ def plan(spec: str, store: str | None, cluster: str, retry_failed: bool) -> None
     from flows.planning import make_plan
     from storage import Status, pending, sweep_status
 
-    _, sweep = _load(spec)
+    _, sweep = find_sweep(spec, allow_code=allow_code)
     target = store or _default_store(sweep)
     check_cluster(cluster)
     status = sweep_status(target, sweep)
@@ -297,7 +305,9 @@ def list_names() -> None:
     from pipeline.functions import BUILT_IN
     from pipeline.sampling import SAMPLINGS
 
-    sweeps = {path.stem: path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ") for path in _shipped()}
+    sweeps = {
+        name: path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ") for name, path in shipped_sweeps().items()
+    }
     for title, entries in (
         ("functions", {name: f"{function.formula}  ({function.source})" for name, function in BUILT_IN.items()}),
         ("samplings", {name: sampling.summary for name, sampling in SAMPLINGS.items()}),
@@ -308,23 +318,6 @@ def list_names() -> None:
         click.echo(f"{title}:")
         for name, summary in entries.items():
             click.echo(f"  {name:<20} {summary}")
-
-
-def _shipped() -> Iterator[Path]:
-    yield from sorted(_SHIPPED.glob("*.yaml"))
-
-
-def _load(spec: str) -> tuple[Path, Sweep]:
-    """Find a spec by path or shipped name, with its folder on the import path for the user's own functions."""
-    path = Path(spec)
-    names = [shipped.stem for shipped in _shipped()]
-    if not path.is_file():
-        if spec in names:
-            path = _SHIPPED / f"{spec}.yaml"
-        elif not path.exists() and path.suffix not in (".yaml", ".yml"):
-            raise InputError(f"spec: {spec!r} is neither a file nor a shipped sweep; shipped are {', '.join(names)}")
-    sys.path += [str(path.resolve().parent), str(Path.cwd())]  # last: a user's file shadows no library
-    return path, load_sweep(path)
 
 
 def _default_store(sweep: Sweep) -> str:

@@ -16,7 +16,8 @@ from flows.clusters import open_cluster
 from flows.dispatch import Dispatcher
 from flows.planning import make_plan
 from flows.progress import Reporter, Tally
-from pipeline.grid import Sweep, load_sweep
+from flows.specs import code_allowed, find_sweep
+from pipeline.grid import Sweep
 from storage import Status, Writer, median_curves, open_results, pending, sweep_status
 
 _ARTIFACT_SECONDS = 5.0
@@ -53,7 +54,7 @@ def sweep_flow(spec: str, store: str, cluster: str = "local", retry_failed: bool
     EpsweepError
         If the specification, the store or the cluster cannot be used, or the run is interrupted.
     """
-    sweep = load_sweep(spec)
+    _, sweep = find_sweep(spec, allow_code=code_allowed())
     with Writer.open(store, sweep) as writer, open_cluster(cluster) as running:
         todo = pending(sweep, sweep_status(store, sweep), retry_failed=retry_failed)
         plan = make_plan(sweep, todo, running.threads)

@@ -37,6 +37,8 @@ class Axis:
         Smallest integer label.
     check : callable, optional
         Raises InputError for a text label that is not known.
+    imports : bool
+        Whether a label ``module:name`` is code to import.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Axis:
     key: str
     least: int = 1
     check: Callable[[str], object] | None = None
+    imports: bool = False
 
 
 @dataclass(frozen=True)

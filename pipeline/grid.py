@@ -94,8 +94,14 @@ class Sweep:
         return Case(tuple((axis, labels[i]) for (axis, labels), i in zip(self.labels.items(), cell, strict=True)))
 
 
-def load_sweep(path: str | Path) -> Sweep:
+def load_sweep(path: str | Path, *, allow_code: bool = False) -> Sweep:
     """Read and validate a specification file.
+
+    Parameters
+    ----------
+    path : str or Path
+    allow_code : bool
+        As `parse_sweep` takes it.
 
     Raises
     ------
@@ -112,13 +118,19 @@ def load_sweep(path: str | Path) -> Sweep:
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: is not UTF-8 text ({error.reason}); name a YAML file") from error
     try:
-        return parse_sweep(text)
+        return parse_sweep(text, allow_code=allow_code)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error.__cause__
 
 
-def parse_sweep(text: str) -> Sweep:
+def parse_sweep(text: str, *, allow_code: bool = False) -> Sweep:
     """Validate a specification given as YAML text.
+
+    Parameters
+    ----------
+    text : str
+    allow_code : bool
+        Whether it may name a user's own functions, ``module:name``: importing them runs their code.
 
     Raises
     ------
@@ -138,7 +150,7 @@ def parse_sweep(text: str) -> Sweep:
     """
     document = _parse_yaml(text)
     experiment = _experiment_of(document)
-    model = _spec_model(experiment)
+    model = _spec_model(experiment, allow_code)
     try:
         spec: Any = model.model_validate(document)
     except ValidationError as error:
@@ -188,12 +200,13 @@ def _experiment_of(document: Mapping[object, object]) -> Experiment:
     return EXPERIMENTS[name]
 
 
-def _spec_model(experiment: Experiment) -> type[BaseModel]:
+def _spec_model(experiment: Experiment, allow_code: bool) -> type[BaseModel]:
     """Make the pydantic model of a specification for one experiment."""
     strict = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
     kinds: dict[str, type] = {axis.name: axis.kind for axis in experiment.axes}
     axes: dict[str, Any] = {
-        axis.key: (Annotated[tuple[Any, ...], BeforeValidator(partial(_expand, axis))], ...) for axis in experiment.axes
+        axis.key: (Annotated[tuple[Any, ...], BeforeValidator(partial(_expand, axis, allow_code))], ...)
+        for axis in experiment.axes
     }
     where = Annotated[Predicate | None, BeforeValidator(partial(_parse_where, kinds))]
     block = create_model("Block", __config__=strict, where=(where, None), **axes)
@@ -219,7 +232,7 @@ def _parse_where(kinds: Mapping[str, type], value: object) -> Predicate | None:
         raise ValueError(str(error)) from error
 
 
-def _expand(axis: Axis, value: object) -> tuple[Label, ...]:
+def _expand(axis: Axis, allow_code: bool, value: object) -> tuple[Label, ...]:
     """Labels of an axis from a list, a range, or for seeds a count."""
     if isinstance(value, dict):
         if axis.kind is str:
@@ -241,19 +254,21 @@ def _expand(axis: Axis, value: object) -> tuple[Label, ...]:
         problem = "is empty; give at least one label" if not value else f"has more than {_MAX_LABELS} labels"
         raise ValueError(f"the list {problem}")
     for position, label in enumerate(value):
-        _check_label(axis, label, f"item {position}: ")
+        _check_label(axis, label, f"item {position}: ", allow_code)
     if len(set(value)) < len(value):
         twice = Counter(value).most_common(1)[0][0]
         raise ValueError(f"{twice!r} is listed twice; name each label once")
     return tuple(value)
 
 
-def _check_label(axis: Axis, label: object, place: str) -> None:
+def _check_label(axis: Axis, label: object, place: str, allow_code: bool) -> None:
     if type(label) is not axis.kind:
         wanted = "an integer; write it in digits, such as 1000" if axis.kind is int else "a text; write a name"
         raise ValueError(f"{place}{shown(label)} is not {wanted}")
     if isinstance(label, int) and not axis.least <= label <= _MAX_INTEGER:
         raise ValueError(f"{place}{shown(label)} is not between {axis.least} and {_MAX_INTEGER}")
+    if isinstance(label, str) and axis.imports and ":" in label and not allow_code:
+        raise ValueError(f"{place}{shown(label)} is code of your own; add --allow-code if you trust it")
     if isinstance(label, str) and axis.check is not None:
         try:
             axis.check(label)

@@ -82,7 +82,7 @@ def server_environment(prefect_folder: Path) -> Iterator[dict[str, str]]:
         patch.delenv("PREFECT_API_URL", raising=False)
         with prefect_server() as wait:
             wait()
-            environment = dict(os.environ)
+            environment = os.environ | {"EPSWEEP_ALLOW_CODE": "1"}
             patch.delenv("PREFECT_API_URL")
             yield environment
 

@@ -162,7 +162,7 @@ APPROXIMATION = Experiment(
     summary="relative max-norm error of rank-r approximations",
     revision=2,
     axes=(
-        Axis("function", str, "generating function", "function", check=get_function),
+        Axis("function", str, "generating function", "function", check=get_function, imports=True),
         Axis("sampling", str, "sampling scheme", "sampling", check=get_sampling),
         Axis("m", int, "latent dimension", "m"),
         Axis("n", int, "matrix size", "n"),

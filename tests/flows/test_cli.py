@@ -91,7 +91,7 @@ def test_bad_spec_is_refused_in_one_line(case, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     text, expected = BAD_SPECS[case]
     (tmp_path / "bad.yaml").write_text(text)
-    assert expected in refused(capsys, "run", "bad.yaml")
+    assert expected in refused(capsys, "run", "bad.yaml", "--allow-code")
     assert os.listdir() == ["bad.yaml"]  # noqa: PTH208 (nothing was started or written)
 
 

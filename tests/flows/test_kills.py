@@ -45,7 +45,7 @@ def assert_equal_results(store: Path, undisturbed: Path) -> None:
 
 
 def largest_batch_matrices(spec: Path) -> int:
-    sweep = load_sweep(spec)
+    sweep = load_sweep(spec, allow_code=True)
     shared = [i for i, axis in enumerate(sweep.experiment.axes) if axis.name in sweep.experiment.shared]
     batches = make_plan(sweep, sweep.wanted, THREADS).batches
     return max(len(np.unique(batch.cells[:, shared], axis=0)) for batch in batches)

@@ -184,7 +184,7 @@ def test_the_texts_are_bad_by_their_changes_alone():
 )
 def test_bad_specification_is_refused_in_one_short_line(text, start, told):
     with pytest.raises(InputError) as caught:
-        parse_sweep(text)
+        parse_sweep(text, allow_code=True)
     message = str(caught.value)
     assert message.startswith(start)
     assert told in message

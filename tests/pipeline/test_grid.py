@@ -1,6 +1,7 @@
 """Specifications: the labels they mean and the cells they want."""
 
 import itertools
+import sys
 
 import numpy as np
 import pytest
@@ -203,7 +204,15 @@ def test_columns_are_the_labels_of_cells():
 
 def test_user_function_is_a_label_like_any_other(user_module):
     name = user_module("def f(X, Y):\n    return X @ Y.T\n")
-    assert parse_sweep(spec({"function": [f"{name}:f", "gaussian"]})).labels["function"] == (f"{name}:f", "gaussian")
+    text = spec({"function": [f"{name}:f", "gaussian"]})
+    assert parse_sweep(text, allow_code=True).labels["function"] == (f"{name}:f", "gaussian")
+
+
+def test_code_of_a_spec_is_not_imported_unless_allowed(user_module):
+    name = user_module("raise SystemExit('imported')\n")
+    with pytest.raises(InputError, match=rf"'{name}:f' is code of your own; add --allow-code if you trust it"):
+        parse_sweep(spec({"function": [f"{name}:f"]}))
+    assert name not in sys.modules
 
 
 def test_flow_style_anchors_merges_and_a_byte_order_mark_are_yaml_too(tmp_path):

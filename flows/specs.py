@@ -1,0 +1,48 @@
+"""Specs by path or by the name of a shipped sweep."""
+
+import os
+import sys
+from importlib.resources import files
+from pathlib import Path
+
+from pipeline.errors import InputError
+from pipeline.grid import Sweep, load_sweep
+
+ALLOW_CODE = "EPSWEEP_ALLOW_CODE"
+_SHIPPED = Path(str(files("flows") / "sweeps"))
+
+
+def shipped_sweeps() -> dict[str, Path]:
+    """Name and path of the sweeps that come with the package."""
+    return {path.stem: path for path in sorted(_SHIPPED.glob("*.yaml"))}
+
+
+def code_allowed() -> bool:
+    """Whether whoever started this process allows specs to name functions of their own, by environment variable."""
+    return os.environ.get(ALLOW_CODE, "").lower() in ("1", "true", "yes", "on")
+
+
+def find_sweep(spec: str, *, allow_code: bool) -> tuple[Path, Sweep]:
+    """Load a spec given by path or shipped name.
+
+    Parameters
+    ----------
+    spec : str
+    allow_code : bool
+        Whether it may name a user's own functions; they are imported from its folder or the working directory too.
+
+    Raises
+    ------
+    InputError
+        If there is no such spec or it is not valid.
+    """
+    path = Path(spec)
+    shipped = shipped_sweeps()
+    if not path.is_file():
+        if spec in shipped:
+            path = shipped[spec]
+        elif not path.exists() and path.suffix not in (".yaml", ".yml"):
+            raise InputError(f"spec: {spec!r} is neither a file nor a shipped sweep; shipped are {', '.join(shipped)}")
+    if allow_code:
+        sys.path += [str(path.resolve().parent), str(Path.cwd())]  # last: a user's file shadows no library
+    return path, load_sweep(path, allow_code=allow_code)
