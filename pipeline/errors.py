@@ -15,8 +15,9 @@ def shown(value: object) -> str:
 
 
 def one_line(text: object, limit: int = 200) -> str:
-    """A text in one line of bounded length."""
-    return " ".join(str(text).split())[:limit]
+    """A text in one line of bounded length, control characters escaped."""
+    line = " ".join(str(text).split())
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in line)[:limit]
 
 
 class EpsweepError(Exception):

@@ -20,9 +20,13 @@ from pipeline.experiments import EXPERIMENTS
 from pipeline.predicates import Predicate
 
 MAX_CELLS = 20_000_000
-_MAX_SPEC_BYTES = 1_000_000
+_MAX_SPEC_CHARACTERS = 200_000
+_MAX_EVALUATED = 5 * MAX_CELLS
 _MAX_LABELS = 100_000
 _MAX_INTEGER = 2**31 - 1
+_MAX_DIGITS = 5000
+
+_TOO_LONG = f"more than {_MAX_SPEC_CHARACTERS} characters; a spec is a short text: use ranges, or several specs"
 
 SpecName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 Labels = dict[str, tuple[Label, ...]]
@@ -110,8 +114,8 @@ def load_sweep(path: str | Path, *, allow_code: bool = False) -> Sweep:
     """
     path = Path(path)
     try:
-        if path.stat().st_size > _MAX_SPEC_BYTES:
-            raise InputError(f"{path}: larger than {_MAX_SPEC_BYTES} bytes; a spec is a short text file")
+        if path.stat().st_size > 4 * _MAX_SPEC_CHARACTERS:  # bytes: nothing so large is read
+            raise InputError(f"{path}: {_TOO_LONG}")
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); name a YAML file or a shipped sweep") from error
@@ -148,6 +152,8 @@ def parse_sweep(text: str, *, allow_code: bool = False) -> Sweep:
     >>> int(sweep.wanted.sum())
     6
     """
+    if len(text) > _MAX_SPEC_CHARACTERS:
+        raise InputError(_TOO_LONG)
     document = _parse_yaml(text)
     experiment = _experiment_of(document)
     model = _spec_model(experiment, allow_code)
@@ -160,7 +166,23 @@ def parse_sweep(text: str, *, allow_code: bool = False) -> Sweep:
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
-    """Safe YAML that refuses a key given twice in one mapping."""
+    """Safe YAML that refuses a key given twice in one mapping, and what makes a short text cost much."""
+
+    _merged = 0
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Merge ``<<`` keys, which nested a few times multiply without bound."""
+        super().flatten_mapping(node)
+        self._merged += len(node.value)
+        if self._merged > _MAX_LABELS:
+            raise yaml.constructor.ConstructorError(None, None, "too many merged keys", node.start_mark)
+
+    def number(self, node: yaml.ScalarNode) -> object:
+        """Read a number of bounded length: long ones in base 60 take a time that is its square."""
+        if len(node.value) > _MAX_DIGITS:
+            raise yaml.constructor.ConstructorError(None, None, "a number is too long", node.start_mark)
+        integer = node.tag == "tag:yaml.org,2002:int"
+        return self.construct_yaml_int(node) if integer else self.construct_yaml_float(node)
 
 
 def _unique_mapping(loader: _UniqueKeyLoader, node: yaml.MappingNode) -> dict[object, object]:
@@ -176,6 +198,8 @@ def _unique_mapping(loader: _UniqueKeyLoader, node: yaml.MappingNode) -> dict[ob
 
 
 _UniqueKeyLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique_mapping)
+for _tag in ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float"):
+    _UniqueKeyLoader.add_constructor(_tag, _UniqueKeyLoader.number)
 
 
 def _parse_yaml(text: str) -> dict[object, object]:
@@ -319,6 +343,9 @@ def _grid(blocks: Sequence[Any], experiment: Experiment) -> tuple[Labels, Mask]:
     if box > MAX_CELLS:
         sizes = " × ".join(f"{len(values)} {axis}" for axis, values in labels.items())
         raise InputError(f"grid: {sizes} = {box} cells are more than {MAX_CELLS}; split the sweep into several specs")
+    evaluated = sum(math.prod(len(getattr(block, axis.key)) for axis in experiment.axes) for block in blocks)
+    if evaluated > _MAX_EVALUATED:
+        raise InputError(f"grid: its blocks have {evaluated} cells, over {_MAX_EVALUATED}; join those that overlap")
     wanted = np.zeros([len(values) for values in labels.values()], dtype=bool)
     for position, block in enumerate(blocks):
         chosen = {axis.name: getattr(block, axis.key) for axis in experiment.axes}
