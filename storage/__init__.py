@@ -1,8 +1,27 @@
-"""Result stores: Zarr groups that open as xarray datasets."""
+"""Result stores: Zarr groups, on disk or in an object store, that open as xarray datasets."""
 
 from storage.curves import median_curves
-from storage.export import export
-from storage.results import Writer, open_results, pending, sweep_status
+from storage.export import export, failures
+from storage.lock import single_writer
+from storage.merge import Merged, merge
+from storage.results import Writer, damage_report, damaged_cells, open_results, pending, store_experiment, sweep_status
 from storage.schema import Status
+from storage.verified import DamagedChunk
 
-__all__ = ["Status", "Writer", "export", "median_curves", "open_results", "pending", "sweep_status"]
+__all__ = [
+    "DamagedChunk",
+    "Merged",
+    "Status",
+    "Writer",
+    "damage_report",
+    "damaged_cells",
+    "export",
+    "failures",
+    "median_curves",
+    "merge",
+    "open_results",
+    "pending",
+    "single_writer",
+    "store_experiment",
+    "sweep_status",
+]

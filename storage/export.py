@@ -1,14 +1,19 @@
 """Export of results to netCDF, Parquet, CSV or another Zarr store."""
 
+import warnings
+from collections.abc import Hashable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import xarray as xr
+from zarr.errors import ZarrUserWarning
 
 from pipeline.errors import StoreError
+from storage.document import DIGEST
 from storage.results import open_results
-from storage.schema import Status, consolidate
+from storage.schema import Status
 
 
 def export(ds: xr.Dataset, target: str | Path) -> int:
@@ -67,8 +72,17 @@ def _netcdf(ds: xr.Dataset, target: Path) -> None:
 
 
 def _zarr(ds: xr.Dataset, target: Path) -> None:
-    ds.drop_encoding().to_zarr(target, mode="w-", zarr_format=3, consolidated=False)
-    consolidate(target)
+    chunks = ds["status"].encoding.get("chunks", ds["status"].shape)
+    encoding = {name: {"chunks": chunks} for name in ds.variables if ds[name].dims == ds["status"].dims}
+    plain = ds.drop_encoding().drop_attrs(deep=False).assign_attrs(_plain(ds.attrs))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Consolidated metadata", ZarrUserWarning)
+        plain.to_zarr(target, mode="w-", zarr_format=3, consolidated=True, encoding=encoding)
+
+
+def _plain(attributes: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+    """Attributes of a copy that carries no checksums."""
+    return {key: value for key, value in attributes.items() if key != DIGEST} | {"epsweep_format": 1}
 
 
 def _parquet(ds: xr.Dataset, target: Path) -> None:

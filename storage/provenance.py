@@ -3,6 +3,7 @@
 import platform
 import socket
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import version
 
 _LIBRARIES = ("numpy", "scipy", "xarray", "zarr", "dask", "prefect")
@@ -13,14 +14,17 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
+_version = cache(version)  # reading one takes milliseconds
+
+
 def session(spec: str) -> dict[str, object]:
     """Describe a run that starts now."""
     return {
         "started": now(),
         "spec": spec,
-        "epsweep": version("epsweep"),
+        "epsweep": _version("epsweep"),
         "python": platform.python_version(),
-        "libraries": {name: version(name) for name in _LIBRARIES},
+        "libraries": {name: _version(name) for name in _LIBRARIES},
         "host": socket.gethostname(),
         "platform": platform.platform(),
     }

@@ -1,36 +1,39 @@
 """Result stores: opening them, and the one writer that creates, extends and fills them."""
 
 import json
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
-import zarr
 
-from pipeline.errors import StoreError
+from pipeline.errors import StoreError, one_line
 from pipeline.experiment import Experiment, Label, Outcome
 from pipeline.experiments import EXPERIMENTS
 from pipeline.grid import Sweep, positions
 from storage import provenance
-from storage.lock import single_writer
-from storage.schema import Status, consolidate, create_arrays, extend_arrays, identity, label_array
+from storage.document import Document, mend_copies, new_store, read_document, write_labels
+from storage.location import ROOT, Location, locate
+from storage.schema import FORMAT, Status, identity
+from storage.verified import DamagedChunk, read_array
 
 Cells = npt.NDArray[np.intp]
+Index = tuple[npt.NDArray[np.intp], ...]
 StatusBox = npt.NDArray[np.int8]
 
 
 def open_results(path: str | Path) -> xr.Dataset:
-    """Open a result store, axes sorted, values read when they are used.
+    """Open a result store, axes sorted, values read and checked when they are used.
+
+    What was in a damaged chunk reads as missing; `damaged_cells` names it.
 
     Parameters
     ----------
     path : str or Path
-        A store on disk.
+        A local path or ``s3://bucket/key``.
 
     Returns
     -------
@@ -40,16 +43,49 @@ def open_results(path: str | Path) -> xr.Dataset:
     Raises
     ------
     StoreError
-        If there is no store at the path.
+        If there is no store at the path, or it cannot be read.
     """
-    path = _local(path)
-    experiment = store_experiment(path)
-    dataset = xr.open_zarr(path, chunks=None)
+    location = locate(path)
+    document = read_document(location)
+    experiment = experiment_of(location, document)
+    dataset = xr.open_zarr(document.verified(location), chunks=None)
     ordered: xr.Dataset = dataset.sortby([axis.name for axis in experiment.axes if axis.kind is int])
     return ordered
 
 
-def store_experiment(path: Path) -> Experiment:
+def damaged_cells(path: str | Path) -> list[DamagedChunk]:
+    """Read every chunk of a store and name those that were changed or lost since they were written.
+
+    Their cells are missing in `sweep_status`, so that running the same sweep again computes just these.
+
+    Parameters
+    ----------
+    path : str or Path
+        A local path or ``s3://bucket/key``.
+
+    Raises
+    ------
+    StoreError
+        If there is no store at the path, or its root document or labels are damaged.
+    """
+    location = locate(path)
+    store = read_document(location).verified(location)
+    read_array(store, "status")
+    return sorted(store.damaged.values(), key=lambda each: (each.array, each.chunk))
+
+
+def damage_report(path: str | Path) -> list[str]:
+    """Say in lines what `damaged_cells` finds, and what to do; no line for a store without damage."""
+    lines = [
+        f"{each.array}, chunk {'/'.join(map(str, each.chunk))}: {each.cells} finished cells"
+        if each.array != "status"
+        else f"status, chunk {'/'.join(map(str, each.chunk))}: all {each.cells} cells"
+        for each in damaged_cells(path)
+    ]
+    return [*lines, "run the same sweep again: what was damaged is computed again"] if lines else []
+
+
+def store_experiment(path: str | Path) -> Experiment:
     """Return the experiment whose results a store holds.
 
     Raises
@@ -57,30 +93,42 @@ def store_experiment(path: Path) -> Experiment:
     StoreError
         If the path holds no store, or one that this version does not know.
     """
-    attributes = _attributes(path)
-    name = attributes.get("experiment")
-    if name not in EXPERIMENTS:
-        raise StoreError(f"store: {path} holds the experiment {name!r}, which this version does not know; upgrade it")
+    location = locate(path)
+    return experiment_of(location, read_document(location))
+
+
+def experiment_of(location: Location, document: Document) -> Experiment:
+    """Return the experiment of a store; StoreError if this version does not know it."""
+    name = document.attributes.get("experiment")
+    if not isinstance(name, str) or name not in EXPERIMENTS:
+        raise StoreError(
+            f"store: {location} holds the experiment {name!r}, which this version does not know; upgrade it"
+        )
+    if [axis.name for axis in EXPERIMENTS[name].axes] != list(document.labels):
+        raise StoreError(f"store: {location} has the axes {', '.join(document.labels)}, which are not those of {name}")
     return EXPERIMENTS[name]
 
 
 def sweep_status(path: str | Path, sweep: Sweep) -> StatusBox:
-    """Status of every cell in the box of a sweep; missing where the store does not reach, or does not exist."""
+    """Status of every cell in the box of a sweep.
+
+    Missing where the store does not reach, does not exist, or is damaged.
+    """
     status = np.full(sweep.wanted.shape, Status.MISSING, dtype=np.int8)
-    path = _local(path)
-    if not path.exists():
+    location = locate(path)
+    if not location.exists():
         return status
-    _check_identity(path, sweep)
-    group = zarr.open_group(path, mode="r", use_consolidated=True)
+    document = read_document(location)
+    check_identity(location, document, identity(sweep.experiment, {}), sweep.used_settings)
     here, there = [], []
     for axis, labels in sweep.labels.items():
-        index = {label: i for i, label in enumerate(_labels(group, axis))}
+        index = {label: i for i, label in enumerate(document.labels[axis])}
         pairs = [(i, index[label]) for i, label in enumerate(labels) if label in index]
         if not pairs:
             return status
         here.append([i for i, _ in pairs])
         there.append([j for _, j in pairs])
-    status[np.ix_(*here)] = np.asarray(_array(group, "status")[:])[np.ix_(*there)]
+    status[np.ix_(*here)] = read_array(document.verified(location), "status")[np.ix_(*there)]
     return status
 
 
@@ -99,174 +147,161 @@ class Writer:
     (number of cells, number of axes).
     """
 
-    def __init__(self, path: Path, sweep: Sweep) -> None:
-        self.path = path
+    def __init__(self, location: Location, document: Document, sweep: Sweep) -> None:
         self.sweep = sweep
-        group = zarr.open_group(path, mode="r+", use_consolidated=True)
-        self._arrays = {name: array for name, array in group.arrays() if isinstance(array, zarr.Array)}
-        self._positions = [np.array(positions(_labels(group, axis), sweep.labels[axis])) for axis in sweep.labels]
+        self._file = CellFile(location, document)
+        self._positions = [np.array(positions(document.labels[axis], sweep.labels[axis])) for axis in sweep.labels]
 
     @classmethod
     @contextmanager
     def open(cls, path: str | Path, sweep: Sweep) -> Iterator[Self]:
-        """Create or extend the store of a sweep and hold its lock.
+        """Create or extend the store of a sweep, mend what is damaged, and hold its lock.
 
         Raises
         ------
         StoreError
-            If another process writes to it, it holds another experiment or other settings, or the disk refuses.
+            If another process writes to it, it holds another experiment or other settings, or the disk or server
+            refuses.
         """
-        path = _local(path)
-        with single_writer(path):
-            with _disk_errors(path):
-                if path.exists():
-                    _check_identity(path, sweep)
-                    _extend(path, sweep)
-                else:
-                    _create(path, sweep)
-                writer = cls(path, sweep)
-                _add_session(path, sweep)
+        location = locate(path)
+        with location.lock():
+            if location.exists():
+                document = read_document(location)
+                check_identity(location, document, identity(sweep.experiment, {}), sweep.used_settings)
+            else:
+                document = _create(location, sweep)
+            sessions = [*sessions_of(document), provenance.session(sweep.text)]
+            settings = json.loads(document.attributes["settings"]) | sweep.used_settings
+            changes = {"settings": json.dumps(settings, sort_keys=True), "spec": sweep.text}
+            document = document.with_attributes(changes | {"sessions": json.dumps(sessions)})
+            document = extend(location, document, sweep.labels, sweep.wanted)
             try:
-                yield writer
-            finally:
-                with _disk_errors(path):
-                    _end_session(path)
+                yield cls(location, document, sweep)
+            except BaseException:
+                location.patience = 0.0
+                with suppress(StoreError):
+                    _end_session(location, document)
+                raise
+            _end_session(location, document)
 
     def write(self, cells: Cells, outcomes: Sequence[Outcome]) -> None:
         """Store what became of cells: first the values, last the status that makes them valid."""
-        with _disk_errors(self.path):
-            done = np.array([outcome.values is not None for outcome in outcomes])
-            at = tuple(place[cells[:, axis]] for axis, place in enumerate(self._positions))
+        done = np.array([outcome.values is not None for outcome in outcomes])
+        at = tuple(place[cells[:, axis]] for axis, place in enumerate(self._positions))
+        values = [outcome.values for outcome in outcomes if outcome.values is not None]
+        columns = {
+            quantity.name: np.array([quantity.of(row) for row in values], dtype=quantity.dtype)
+            for quantity in self.sweep.experiment.quantities
+        }
+        messages = np.array([outcome.message for outcome in outcomes], dtype=np.dtypes.StringDType())
+        self._file.write(at, done, columns, messages)
+
+
+class CellFile:
+    """The cells of a store under its lock."""
+
+    def __init__(self, location: Location, document: Document) -> None:
+        self._location = location
+        self._arrays = document.arrays(location)
+
+    def write(
+        self, at: Index, done: npt.NDArray[np.bool_], columns: Mapping[str, npt.NDArray[Any]], messages: Any
+    ) -> None:
+        """Write values of the cells that are done, messages of those that are not, and last the status."""
+        try:
             if done.any():
-                values = [outcome.values for outcome in outcomes if outcome.values is not None]
                 where = tuple(index[done] for index in at)
-                for quantity in self.sweep.experiment.quantities:
-                    column = np.array([quantity.of(row) for row in values], dtype=quantity.dtype)
-                    self._arrays[quantity.name].set_coordinate_selection(where, column)
+                for name, column in columns.items():
+                    self._arrays[name].set_coordinate_selection(where, column)
             old = np.asarray(self._arrays["status"].get_coordinate_selection(at))
             noted = ~done | (old == Status.FAILED)
             if noted.any():
-                messages = label_array([outcome.message for outcome in outcomes])
                 self._arrays["message"].set_coordinate_selection(tuple(index[noted] for index in at), messages[noted])
             status = np.where(done, Status.DONE, Status.FAILED).astype(np.int8)
             self._arrays["status"].set_coordinate_selection(at, status)
+        except (ValueError, RuntimeError) as error:  # a chunk that was changed since the store was opened
+            raise StoreError(
+                f"store: {self._location} is damaged ({one_line(error)}); run the same again: it is recomputed"
+            ) from error
 
 
-@contextmanager
-def _disk_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise StoreError(
-            f"store: {path} cannot be written ({reason}); finished cells are safe: mend that and run the same again"
-        ) from error
-
-
-def _local(path: str | Path) -> Path:
-    if "://" in str(path):
-        raise StoreError(f"store: {path} is a URL; this version writes to local paths only")
-    return Path(path)
-
-
-def _attributes(path: Path) -> dict[str, Any]:
-    """Root attributes of a store."""
-    if not path.exists():
-        raise StoreError(f"store: {path} does not exist; check the path, or make it with 'epsweep run'")
-    try:
-        attributes = dict(zarr.open_group(path, mode="r", use_consolidated=True).attrs)
-    except (OSError, ValueError, KeyError) as error:
-        raise StoreError(f"store: {path} is not a result store; give the path of one, or of a new one") from error
-    if "epsweep_format" not in attributes:
-        raise StoreError(f"store: {path} is not a result store of epsweep; give the path of one, or of a new one")
-    return attributes
-
-
-def _check_identity(path: Path, sweep: Sweep) -> None:
-    """Refuse a sweep whose values would not belong with those that are stored."""
-    attributes = _attributes(path)
-    for key, wanted in identity(sweep.experiment, {}).items():
-        if key != "settings" and attributes.get(key) != wanted:
-            have = attributes.get(key)
-            raise StoreError(f"store: {path} has {key} {have!r}, this sweep {wanted!r}; use another --store")
+def check_identity(
+    location: Location,
+    document: Document,
+    wanted: Mapping[str, object],
+    settings: Mapping[str, Mapping[str, object]],
+    other: str = "this spec",
+) -> None:
+    """Refuse a sweep, or another store, whose values would not belong with those that are stored."""
+    attributes = document.attributes
+    for key in ("experiment", "revision"):
+        if attributes.get(key) != wanted.get(key):
+            have, value = attributes.get(key), wanted.get(key)
+            raise StoreError(f"store: {location} has {key} {have!r}, {other} {value!r}; use another --store")
     stored = json.loads(attributes["settings"])
-    for group, settings in sweep.used_settings.items():
-        for name, value in settings.items() if group in stored else ():
+    for group, values in settings.items():
+        for name, value in values.items() if group in stored else ():
             if stored[group].get(name) != value:
                 have = stored[group].get(name)
                 raise StoreError(
-                    f"store: {path} was computed with settings.{group}.{name} = {have!r}, this spec says {value!r}; "
-                    f"use another --store, or set it to {have!r}"
+                    f"store: {location} was computed with settings.{group}.{name} = {have!r}, {other} says "
+                    f"{value!r}; use another --store, or set it to {have!r}"
                 )
 
 
-def _labels(group: zarr.Group, axis: str) -> list[Label]:
-    return [label if isinstance(label, str) else int(label) for label in _array(group, axis)[:].tolist()]  # type: ignore[union-attr]
+def _create(location: Location, sweep: Sweep) -> Document:
+    """Publish an empty store: it appears whole or not at all."""
+    status = np.where(sweep.wanted, Status.MISSING, Status.SKIPPED).astype(np.int8)
+    attributes = {
+        "title": f"{sweep.experiment.summary}: {sweep.name}",
+        "Conventions": "CF-1.11",
+        "coordinates": "message",  # text beside the numbers: reductions and masks leave it alone
+        **identity(sweep.experiment, sweep.used_settings),
+        "sessions": "[]",
+    }
+    location.publish(new_store(sweep.experiment, sweep.labels, status, attributes))
+    return read_document(location)
 
 
-def _array(group: zarr.Group, name: str) -> zarr.Array[Any]:
-    array = group[name]
-    if not isinstance(array, zarr.Array):
-        raise StoreError(f"store: {name} is not an array; the store is damaged")
-    return array
+def extend(
+    location: Location, document: Document, labels: Mapping[str, Sequence[Label]], wanted: npt.NDArray[np.bool_]
+) -> Document:
+    """Mend a store, add labels that it does not have, and publish the document; returns what was published.
 
-
-def _create(path: Path, sweep: Sweep) -> None:
-    """Build the store under another name, then rename it: it appears whole or not at all."""
-    building = path.with_name(f".{path.name}.new")
-    shutil.rmtree(building, ignore_errors=True)
-    group = zarr.open_group(building, mode="w-")
-    create_arrays(group, sweep.experiment, sweep.labels)
-    if not sweep.wanted.all():
-        _array(group, "status")[:] = np.where(sweep.wanted, Status.MISSING, Status.SKIPPED).astype(np.int8)
-    group.attrs.update(
-        {
-            "title": f"{sweep.experiment.summary}: {sweep.name}",
-            "Conventions": "CF-1.11",
-            "coordinates": "message",  # text beside the numbers: reductions and masks leave it alone
-            **identity(sweep.experiment, sweep.used_settings),
-            "sessions": "[]",
-        }
-    )
-    consolidate(building)
-    building.rename(path)
-
-
-def _extend(path: Path, sweep: Sweep) -> None:
-    """Add the labels and settings of a sweep that the store does not have."""
-    for leftover in path.rglob("*.partial"):  # of a write that was killed
-        leftover.unlink()
-    group = zarr.open_group(path, mode="r+", use_consolidated=True)
-    old = {axis: _labels(group, axis) for axis in sweep.labels}
-    new = {axis: list(dict.fromkeys([*old[axis], *sweep.labels[axis]])) for axis in old}
-    status = np.asarray(_array(group, "status")[:])
-    extend_arrays(path, new)  # also where nothing is new: a growth that was killed is undone
-    grown = np.full([len(labels) for labels in new.values()], Status.SKIPPED, dtype=np.int8)
+    Nothing is visible before the last write, and a kill at any point of it is made good by the next extension.
+    """
+    location.tidy()
+    old = document.labels
+    new = {axis: list(dict.fromkeys([*old[axis], *labels[axis]])) for axis in old}
+    verified = document.verified(location)
+    status = read_array(verified, "status")
+    layout = document.layouts["status"]
+    for damaged in verified.damaged.values():
+        if damaged.array == "status":  # which cells were skipped is known of this sweep alone
+            status[layout.cells(damaged.chunk)] = Status.SKIPPED
+    grown = np.full([len(values) for values in new.values()], Status.SKIPPED, dtype=np.int8)
     grown[tuple(slice(0, length) for length in status.shape)] = status
-    here = np.ix_(*(positions(labels, sweep.labels[axis]) for axis, labels in new.items()))
-    grown[here] = np.where(sweep.wanted & (grown[here] == Status.SKIPPED), Status.MISSING, grown[here])
-    if new != old or (grown != status).any():
-        _array(zarr.open_group(path, mode="r+", use_consolidated=False), "status")[:] = grown
-    consolidate(path)
-    settings = json.loads(str(group.attrs["settings"])) | sweep.used_settings
-    _set_attributes(path, {"settings": json.dumps(settings, sort_keys=True)})
+    here = np.ix_(*(positions(values, labels[axis]) for axis, values in new.items()))
+    grown[here] = np.where(wanted & (grown[here] == Status.SKIPPED), Status.MISSING, grown[here])
+    document = document.with_labels(new).with_attributes({"epsweep_format": FORMAT})
+    arrays = document.arrays(location)
+    if new != old:
+        write_labels(arrays, new)
+    if new != old or verified.damaged or (grown[tuple(map(slice, status.shape))] != status).any():
+        arrays["status"][:] = grown
+    beside = [each for each in verified.damaged.values() if each.array != "status"]
+    location.delete(f"{each.array}/c/{'/'.join(map(str, each.chunk))}" for each in beside)
+    mend_copies(location, document)
+    location.write({ROOT: document.dump()})
+    return document
 
 
-def _set_attributes(path: Path, attributes: Mapping[str, Any]) -> None:
-    """Change root attributes in one atomic write; the consolidated metadata stays."""
-    zarr.open_group(path, mode="r+", use_consolidated=True).attrs.update(dict(attributes))
+def sessions_of(document: Document) -> list[dict[str, object]]:
+    """Runs that wrote to a store."""
+    return list(json.loads(document.attributes["sessions"]))
 
 
-def _sessions(path: Path) -> list[dict[str, object]]:
-    return list(json.loads(_attributes(path)["sessions"]))
-
-
-def _add_session(path: Path, sweep: Sweep) -> None:
-    sessions = [*_sessions(path), provenance.session(sweep.text)]
-    _set_attributes(path, {"spec": sweep.text, "sessions": json.dumps(sessions)})
-
-
-def _end_session(path: Path) -> None:
-    sessions = _sessions(path)
+def _end_session(location: Location, document: Document) -> None:
+    sessions = sessions_of(document)
     sessions[-1]["ended"] = provenance.now()
-    _set_attributes(path, {"sessions": json.dumps(sessions)})
+    location.write({ROOT: document.with_attributes({"sessions": json.dumps(sessions)}).dump()})

@@ -2,23 +2,22 @@
 
 import json
 import math
-import warnings
 from collections.abc import Mapping, Sequence
 from enum import IntEnum
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import zarr
+from zarr.codecs import Crc32cCodec, ZstdCodec
 from zarr.dtype import VariableLengthUTF8
-from zarr.errors import ZarrUserWarning
 
 from pipeline.experiment import Experiment, Label
 
-FORMAT = 1
+FORMAT = 2  # 1, of epsweep 0.2.0 and before: no checksums; such a store becomes one of 2 when it is next written
 _CHUNK_CELLS = 8192
 _CHUNK_LABELS = 1024
 _TEXT: Any = VariableLengthUTF8()
+_COMPRESSORS: Any = (ZstdCodec(), Crc32cCodec())  # a chunk that was changed is found when it is read
 
 
 class Status(IntEnum):
@@ -54,6 +53,7 @@ def create_arrays(group: zarr.Group, experiment: Experiment, labels: Mapping[str
             chunks=(_CHUNK_LABELS,),
             dtype=_TEXT if axis.kind is str else "int64",
             fill_value="" if axis.kind is str else 0,
+            compressors=_COMPRESSORS,
             dimension_names=(axis.name,),
             attributes={"long_name": axis.description},
         )
@@ -62,6 +62,7 @@ def create_arrays(group: zarr.Group, experiment: Experiment, labels: Mapping[str
     common: dict[str, Any] = {
         "shape": lengths,
         "chunks": chunk_shape(experiment, lengths),
+        "compressors": _COMPRESSORS,
         "dimension_names": [axis.name for axis in experiment.axes],
     }
     for quantity in experiment.quantities:
@@ -86,28 +87,6 @@ def create_arrays(group: zarr.Group, experiment: Experiment, labels: Mapping[str
         attributes={"long_name": "why a failed cell failed"},
         **common,
     )
-
-
-def extend_arrays(path: Path, labels: Mapping[str, Sequence[Label]]) -> None:
-    """Give every array the size of the labels and write the new labels; visible once consolidated.
-
-    May be repeated, also after a kill at any point of it.
-    """
-    group = zarr.open_group(path, mode="r+", use_consolidated=False)
-    lengths = {axis: len(values) for axis, values in labels.items()}
-    for name, array in group.arrays():
-        shape = tuple(lengths[str(axis)] for axis in array.metadata.dimension_names or ())  # type: ignore[union-attr]
-        if array.shape != shape:
-            array.resize(shape)
-        if name in labels:  # always: a killed growth may have left this length with other labels, or none
-            array[:] = label_array(labels[name])
-
-
-def consolidate(path: Path) -> None:
-    """Publish the metadata of all arrays in one atomic write of the root document."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Consolidated metadata", ZarrUserWarning)
-        zarr.consolidate_metadata(path)
 
 
 def label_array(labels: Sequence[Label]) -> Any:

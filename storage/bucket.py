@@ -1,0 +1,228 @@
+"""A store in an object server that speaks S3."""
+
+import atexit
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache, cached_property
+from typing import Any
+from urllib.parse import urlsplit
+
+import botocore.session
+from botocore import exceptions as boto
+from botocore.config import Config
+from s3fs import S3FileSystem
+from zarr.abc.store import Store
+from zarr.core.sync import sync
+from zarr.storage import FsspecStore
+
+from pipeline.errors import StoreError, one_line, shown
+from storage.lease import lease
+from storage.location import ROOT, Location
+
+_PATIENCE_SECONDS = 60.0
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9]")
+_KEY_PART = re.compile(r"(?!\.{1,2}$)[\w.+=,()!' -]+")
+_CONNECTION: dict[str, Any] = {
+    "connect_timeout": 5,  # seconds
+    "read_timeout": 30,
+    "retries": {"total_max_attempts": 3, "mode": "standard"},
+}
+_REFUSALS = (
+    "AccessDenied",
+    "InvalidAccessKeyId",
+    "SignatureDoesNotMatch",
+    "InvalidToken",
+    "ExpiredToken",
+    "403",
+    "401",
+)
+_PASSING = ("InternalError", "ServiceUnavailable", "SlowDown", "RequestTimeout", "RequestTimeTooSkewed")
+
+
+def parse_url(text: str) -> "Bucket":
+    """Find the bucket of ``s3://bucket/key``; StoreError for any other text, of which no secret is repeated."""
+    if "@" in text:
+        raise StoreError(
+            "store: the URL holds credentials; give s3://bucket/key and set AWS_ACCESS_KEY_ID and "
+            "AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
+        )
+    if "?" in text or "#" in text:
+        raise StoreError("store: the URL has a query or a fragment; give s3://bucket/key alone")
+    parts = urlsplit(text)
+    key = parts.path.removeprefix("/").removesuffix("/")
+    if not _BUCKET.fullmatch(parts.netloc):
+        raise StoreError(f"store: {shown(parts.netloc)} is not the name of a bucket; give s3://bucket/key")
+    if not key or not all(_KEY_PART.fullmatch(part) for part in key.split("/")):
+        raise StoreError(
+            f"store: {shown(key)} will not do as a key; give s3://bucket/key of letters, digits and ._- without '..'"
+        )
+    return Bucket(parts.netloc, key)
+
+
+class Bucket(Location):
+    """A store in an object server that speaks S3, found by the usual environment variables or profile."""
+
+    def __init__(self, bucket: str, key: str) -> None:
+        super().__init__(f"s3://{bucket}/{key}")
+        self._bucket, self._key = bucket, key
+
+    def exists(self) -> bool:
+        """Whether something is there."""
+        if self.read(ROOT) is not None:
+            return True
+        self._call("head_bucket", "read")  # a bucket that is missing would look like a store that is
+        return False
+
+    def publish(self, documents: Mapping[str, bytes]) -> None:
+        """Write the root document last: without it there is no store."""
+        arrays = {key.partition("/")[0] for key in documents if "/" in key}
+        left = [key for key in self.names() if key.partition("/")[0] in arrays]
+        if any("/c/" in key and key.partition("/c/")[0] + "/c/" not in _chunked(documents) for key in left):
+            raise StoreError(
+                f"store: {self.name} has values but no {ROOT}, which is damage; restore that, or remove what is there"
+            )
+        self.delete(left)  # of a creation that was killed; it would be read as data
+        self.write({key: content for key, content in documents.items() if key != ROOT})
+        self.write({ROOT: documents[ROOT]})
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the lock; raises StoreError that names another holder."""
+        self._call("head_bucket", "read")
+        with lease(self, f"{self._key}.lock", self.name, self._server) as self._confirm:
+            self.patience = _PATIENCE_SECONDS
+            try:
+                yield
+            finally:
+                self._confirm, self.patience = None, 0.0
+
+    def tidy(self) -> None:
+        """Remove what writes left behind that were killed."""
+        # an object that was not written to its end does not exist
+
+    def same(self, other: Location) -> bool:
+        """Whether another location is this one."""
+        return isinstance(other, Bucket) and self.name == other.name
+
+    def get(self, key: str) -> tuple[bytes, str] | None:
+        """Content and tag of an object of the bucket; None if there is none."""
+        found = self._call("get_object", "read", Key=key)
+        return None if found is None else (found["Body"].read(), found["ETag"])
+
+    def put(self, key: str, content: bytes, tag: str | None) -> str | None:
+        """Write if the object still has the tag, or with None if there is none; new tag, None if refused."""
+        condition = {"IfNoneMatch": "*"} if tag is None else {"IfMatch": tag}
+        done = self._call("put_object", "written", Key=key, Body=content, **condition)
+        return None if done is None else str(done["ETag"])
+
+    def remove(self, key: str, tag: str) -> None:
+        """Delete an object if it still has the tag."""
+        self._call("delete_object", "written", Key=key, IfMatch=tag)
+
+    def _call(self, operation: str, action: str, **arguments: Any) -> Any:
+        """Ask the server; None where an object is not there, or a condition does not hold."""
+        try:
+            return getattr(self._client, operation)(Bucket=self._bucket, **arguments)
+        except (boto.BotoCoreError, boto.ClientError, OSError) as error:
+            code = _code(error)
+            if code in ("NoSuchKey", "PreconditionFailed", "ConditionalRequestConflict", "412", "409"):
+                return None
+            raise StoreError(f"store: {self.name} cannot be {action} ({self.reason(error)})") from error
+
+    @cached_property
+    def _client(self) -> Any:
+        try:
+            return _client(frozenset(item for item in os.environ.items() if item[0].startswith("AWS_")))
+        except ValueError as error:  # it is not repeated, since it may hold a secret
+            raise StoreError(f"store: {self.name} cannot be reached; AWS_ENDPOINT_URL is not a valid URL") from error
+        except boto.BotoCoreError as error:  # no such profile, say
+            raise StoreError(f"store: {self.name} cannot be reached ({one_line(error)}); mend that setting") from error
+
+    @property
+    def _server(self) -> str:
+        """Server as messages name it, without what may be a secret."""
+        parts = urlsplit(self._client.meta.endpoint_url)
+        return f"{parts.scheme}://{parts.hostname}" + (f":{parts.port}" if parts.port else "")
+
+    def _zarr(self, *, read_only: bool) -> Store:
+        credentials = self._client._request_signer._credentials
+        identity = hash(credentials and (credentials.access_key, credentials.secret_key, credentials.token))
+        filesystem = _filesystem(self._client.meta.endpoint_url, identity)
+        return FsspecStore(filesystem, read_only=read_only, path=f"{self._bucket}/{self._key}")
+
+    def reason(self, error: Exception) -> str | None:
+        """One line for an error of this kind of place; None for any other."""
+        causes = _causes(error)
+        code = _code(error)
+        if code in ("NoSuchBucket", "404"):
+            return f"there is no bucket {self._bucket!r} at {self._server}; create it, or correct the name"
+        if code in _REFUSALS or any(
+            isinstance(each, boto.NoCredentialsError | boto.PartialCredentialsError) for each in causes
+        ):
+            return (
+                f"{self._server} takes no such credentials ({code or 'there are none'}); check AWS_ACCESS_KEY_ID and "
+                "AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
+            )
+        if code in ("NotImplemented", "501"):
+            return f"{self._server} knows no conditional writes; use a server that does"
+        if any(isinstance(each, boto.SSLError) for each in causes):
+            return f"the certificate of {self._server} is not trusted; check AWS_CA_BUNDLE"
+        if any(isinstance(each, boto.ConnectionError | boto.HTTPClientError) for each in causes):
+            return f"{self._server} does not answer; check AWS_ENDPOINT_URL and that the server runs"
+        if code or isinstance(error, boto.BotoCoreError | OSError):
+            return f"{self._server}: {one_line(code or error)}"
+        return None
+
+    def _may_pass(self, error: Exception) -> bool:
+        code, causes = _code(error), _causes(error)
+        if code or any(isinstance(each, boto.SSLError) for each in causes):
+            return code in _PASSING or code.startswith("5")
+        return any(isinstance(each, boto.ConnectionError | boto.HTTPClientError | OSError) for each in causes)
+
+
+@cache
+def _client(settings: frozenset[tuple[str, str]]) -> Any:
+    """One client for each environment; botocore reads that, the profile it names, or what the machine provides."""
+    return botocore.session.Session().create_client("s3", config=Config(**_CONNECTION))
+
+
+@cache
+def _filesystem(endpoint: str, identity: int) -> S3FileSystem:
+    """One connection pool for each server and identity."""
+    filesystem = S3FileSystem(
+        asynchronous=True,
+        skip_instance_cache=True,
+        endpoint_url=endpoint,
+        config_kwargs=_CONNECTION,
+        use_listings_cache=False,
+    )
+    atexit.register(_close, filesystem)
+    return filesystem
+
+
+def _close(filesystem: S3FileSystem) -> None:
+    """Close the connections in the loop that opened them."""
+    if filesystem._s3creator is not None:
+        sync(filesystem._s3creator.__aexit__(None, None, None))
+
+
+def _chunked(documents: Mapping[str, bytes]) -> set[str]:
+    return {key.partition("/c/")[0] + "/c/" for key in documents if "/c/" in key}
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    """An error and what led to it."""
+    found = [error]
+    while (cause := found[-1].__cause__ or found[-1].__context__) is not None and cause not in found:
+        found.append(cause)
+    return found
+
+
+def _code(error: BaseException) -> str:
+    """Code that the server gave; empty if none."""
+    for each in _causes(error):
+        if isinstance(each, boto.ClientError):
+            return str(each.response.get("Error", {}).get("Code", ""))
+    return ""

@@ -1,0 +1,233 @@
+"""Where a store lies: a folder, or a key of a bucket. Nothing else knows the difference."""
+
+import asyncio
+import re
+import shutil
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from time import monotonic
+from typing import TypeVar
+
+from zarr.abc.store import ByteRequest, Store
+from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
+from zarr.core.common import concurrent_map
+from zarr.core.sync import collect_aiterator, sync
+from zarr.storage import LocalStore, WrapperStore
+
+from pipeline.errors import StoreError, shown
+from storage.holders import file_lock
+
+ROOT = "zarr.json"
+_LONGEST_PAUSE = 5.0
+_AT_ONCE = 16
+_T = TypeVar("_T")
+
+
+def locate(path: "str | Path | Location") -> "Location":
+    """Find where a store lies from a local path or ``s3://bucket/key``.
+
+    Raises
+    ------
+    StoreError
+        If it is another kind of URL, or holds what a store's name cannot.
+    """
+    if isinstance(path, Location):
+        return path
+    text = str(path)
+    scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]*):/", text)
+    if scheme is None:
+        if not text.strip() or "\0" in text:
+            raise StoreError(f"store: {shown(text)} names nothing; give a path, or s3://bucket/key")
+        return Folder(Path(text))
+    if scheme[1].lower() != "s3":
+        raise StoreError(f"store: {scheme[1]}:// cannot hold a store; give a local path, or s3://bucket/key")
+    if isinstance(path, Path) or not text[len(scheme[0]) :].startswith("/"):
+        raise StoreError("store: an object store is spelt s3://bucket/key, as a text; a Path loses a slash")
+    from storage.bucket import parse_url  # its libraries take a while to import
+
+    return parse_url(text)
+
+
+class Location(ABC):
+    """A place for one store.
+
+    Attributes
+    ----------
+    name : str
+        How messages spell it.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.patience = 0.0
+        self._confirm: Callable[[], None] | None = None
+
+    def __str__(self) -> str:
+        return self.name
+
+    @abstractmethod
+    def exists(self) -> bool:
+        """Whether something is there."""
+
+    @abstractmethod
+    def publish(self, documents: Mapping[str, bytes]) -> None:
+        """Make a store of keys and their contents; it appears whole or not at all."""
+
+    @abstractmethod
+    def lock(self) -> AbstractContextManager[None]:
+        """Context in which no other process writes; raises StoreError that names the holder."""
+
+    @abstractmethod
+    def tidy(self) -> None:
+        """Remove what writes left behind that were killed."""
+
+    @abstractmethod
+    def same(self, other: "Location") -> bool:
+        """Whether another location is this one."""
+
+    @abstractmethod
+    def reason(self, error: Exception) -> str | None:
+        """One line for an error of this kind of place; None for any other."""
+
+    @abstractmethod
+    def _zarr(self, *, read_only: bool) -> Store:
+        """Zarr's own store for the place."""
+
+    def _may_pass(self, error: Exception) -> bool:
+        """Whether the same may succeed later."""
+        return False
+
+    def store(self, *, read_only: bool = True) -> Store:
+        """Zarr store whose errors are one line, and that repeats under the lock what may succeed later."""
+        return _Guarded(self._zarr(read_only=read_only), self)
+
+    def read(self, key: str) -> bytes | None:
+        """Content of a key; None if there is none."""
+        found = sync(self.store().get(key, default_buffer_prototype()))
+        return None if found is None else found.to_bytes()
+
+    def write(self, documents: Mapping[str, bytes]) -> None:
+        """Write keys, each in one atomic step."""
+        _put(self.store(read_only=False), documents)
+
+    def delete(self, keys: Iterable[str]) -> None:
+        """Remove keys, which need not be there."""
+        store = self.store(read_only=False)
+        sync(concurrent_map([(key,) for key in keys], store.delete, _AT_ONCE))
+
+    def names(self) -> set[str]:
+        """All keys."""
+        return set(collect_aiterator(self.store().list()))
+
+    async def attempt(self, action: str, operation: Callable[[], Awaitable[_T]]) -> _T:
+        """Do something with one key, again while it may succeed later and there is patience left."""
+        deadline, pause = monotonic() + self.patience, 0.2
+        while True:
+            try:
+                if self._confirm is not None:
+                    await asyncio.to_thread(self._confirm)
+                return await operation()
+            except Exception as error:
+                reason = self.reason(error)
+                if reason is None:
+                    raise
+                if not self._may_pass(error) or monotonic() > deadline:
+                    safe = "; finished cells are safe: mend that and run the same again"
+                    advice = safe if action == "written" or self._confirm is not None else ""
+                    raise StoreError(f"store: {self.name} cannot be {action} ({reason}){advice}") from error
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+
+def _put(store: Store, documents: Mapping[str, bytes]) -> None:
+    buffer = default_buffer_prototype().buffer
+    items = [(key, buffer.from_bytes(content)) for key, content in documents.items()]
+    sync(concurrent_map(items, store.set, _AT_ONCE))
+
+
+class _Guarded(WrapperStore[Store]):
+    """A store whose every operation is attempted as its location says."""
+
+    def __init__(self, store: Store, location: Location) -> None:
+        super().__init__(store)
+        self._location = location
+
+    def _with_store(self, store: Store) -> "_Guarded":
+        return _Guarded(store, self._location)
+
+    async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
+        return await self._location.attempt("read", lambda: self._store.get(key, prototype, byte_range))
+
+    async def _get_many(
+        self, requests: Iterable[tuple[str, BufferPrototype, ByteRequest | None]]
+    ) -> AsyncGenerator[tuple[str, Buffer | None], None]:
+        for request in requests:
+            yield request[0], await self.get(*request)
+
+    async def set(self, key: str, value: Buffer) -> None:
+        await self._location.attempt("written", lambda: self._store.set(key, value))
+
+    async def delete(self, key: str) -> None:
+        await self._location.attempt("written", lambda: self._store.delete(key))
+
+
+class Folder(Location):
+    """A store on disk."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(str(path))
+        try:
+            self.path = path.resolve()  # the same store and lock however it is spelt
+        except (OSError, RuntimeError) as error:
+            raise StoreError(f"store: {path} cannot be resolved ({error}); use another --store") from error
+
+    def exists(self) -> bool:
+        """Whether something is there."""
+        with self._errors("read"):
+            return self.path.exists()
+
+    def publish(self, documents: Mapping[str, bytes]) -> None:
+        """Build the store under another name, then rename it."""
+        building = self.path.with_name(f".{self.path.name}.new")
+        with self._errors("written"):
+            shutil.rmtree(building, ignore_errors=True)
+            try:
+                _put(_Guarded(LocalStore(building), self), documents)
+                building.rename(self.path)
+            except Exception:
+                shutil.rmtree(building, ignore_errors=True)  # the disk may be full of it
+                raise
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the lock; raises StoreError that names another holder."""
+        if self.path.exists() and not self.path.is_dir():
+            raise StoreError(f"store: {self.name} is a file, not a result store; use another --store")
+        with file_lock(self.path.with_name(self.path.name + ".lock"), self.name):
+            yield
+
+    def tidy(self) -> None:
+        """Remove what writes left behind that were killed."""
+        with self._errors("written"):
+            for leftover in self.path.rglob("*.partial"):
+                leftover.unlink()
+
+    def same(self, other: Location) -> bool:
+        """Whether another location is this one."""
+        return isinstance(other, Folder) and self.path == other.path
+
+    def reason(self, error: Exception) -> str | None:
+        """One line for an error of this kind of place; None for any other."""
+        return (error.strerror or str(error)) if isinstance(error, OSError) else None
+
+    def _zarr(self, *, read_only: bool) -> Store:
+        return LocalStore(self.path, read_only=read_only)
+
+    @contextmanager
+    def _errors(self, action: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise StoreError(f"store: {self.name} cannot be {action} ({self.reason(error)}); mend that") from error

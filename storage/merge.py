@@ -1,0 +1,134 @@
+"""Merging of two stores of one experiment."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.errors import StoreError
+from pipeline.grid import positions
+from storage.document import Document, read_document
+from storage.location import Location, locate
+from storage.results import CellFile, Index, check_identity, experiment_of, extend, sessions_of
+from storage.schema import Status
+from storage.verified import read_array
+
+_NAMED = 10
+_TIMES = "seconds"  # a second computation takes another time
+
+
+@dataclass(frozen=True)
+class Merged:
+    """What a merge did.
+
+    Attributes
+    ----------
+    copied : int
+        Cells that are done now and were not before.
+    failed : int
+        Failed cells that were copied, with their messages, where there was nothing.
+    kept : int
+        Cells that were done in both.
+    differing : int
+        Those of them whose values differ; they kept the value of the store merged into.
+    examples : tuple of str
+        The first few of these, by their labels.
+    """
+
+    copied: int
+    failed: int
+    kept: int
+    differing: int
+    examples: tuple[str, ...]
+
+    def __str__(self) -> str:
+        """One line for the command line."""
+        text = f"{self.copied} done and {self.failed} failed cells copied, {self.kept} were done in both"
+        if self.differing:
+            more = "; …" if self.differing > len(self.examples) else ""
+            text += (
+                f", {self.differing} of them with other values, which were not taken ({'; '.join(self.examples)}{more})"
+            )
+        return text
+
+
+def merge(into: str | Path, other: str | Path) -> Merged:
+    """Copy into a store the finished cells of another that it does not have.
+
+    The labels of both are united. A merge that was interrupted is completed by repeating it.
+
+    Parameters
+    ----------
+    into, other : str or Path
+        Local paths or ``s3://bucket/key`` of stores with one experiment and equal settings.
+
+    Returns
+    -------
+    Merged
+        What was copied, and where the two differ.
+
+    Raises
+    ------
+    StoreError
+        If one of them is not there, or damaged in its root document, or their experiments or settings differ, or
+        `into` is being written.
+    """
+    target, source = locate(into), locate(other)
+    if target.same(source):
+        raise StoreError(f"store: {target} and {source} are one store; name two")
+    _agree(target, source)
+    with target.lock():
+        ours, theirs = _agree(target, source)
+        found = theirs.verified(source)
+        status = read_array(found, "status")
+        settings = json.loads(theirs.attributes["settings"]) | json.loads(ours.attributes["settings"])
+        sessions = sessions_of(ours)
+        sessions += [session for session in sessions_of(theirs) if session not in sessions]
+        sessions.sort(key=lambda session: str(session.get("started", "")))
+        ours = ours.with_attributes(
+            {"settings": json.dumps(settings, sort_keys=True), "sessions": json.dumps(sessions)}
+        )
+        ours = extend(target, ours, theirs.labels, status != Status.SKIPPED)
+        return _copy(target, ours, source, theirs, status)
+
+
+def _agree(target: Location, source: Location) -> tuple[Document, Document]:
+    """Read both documents; StoreError unless the values of one belong with those of the other."""
+    ours, theirs = read_document(target), read_document(source)
+    experiment_of(source, theirs)
+    settings = json.loads(theirs.attributes["settings"])
+    check_identity(target, ours, theirs.attributes, settings, "the other store")
+    return ours, theirs
+
+
+def _copy(target: Location, ours: Document, source: Location, theirs: Document, status: npt.NDArray[np.int8]) -> Merged:
+    """Copy cells, quantity by quantity, and the status last."""
+    found, have = theirs.verified(source), ours.verified(target)
+    box = np.ix_(*(positions(ours.labels[axis], labels) for axis, labels in theirs.labels.items()))
+    before = read_array(have, "status")[box]
+    done = (status == Status.DONE) & (before != Status.DONE)
+    failed = (status == Status.FAILED) & (before != Status.DONE) & (before != Status.FAILED)
+    both = (status == Status.DONE) & (before == Status.DONE)
+    differing = np.zeros(status.shape, dtype=bool)
+    moved = np.nonzero(done | failed)
+    columns = {}
+    for name, layout in theirs.layouts.items():
+        if layout.dimensions != theirs.layouts["status"].dimensions or name in ("status", "message"):
+            continue
+        values = read_array(found, name)
+        if name != _TIMES and both.any():
+            mine = read_array(have, name)[box]
+            same = (values == mine) | ((values != values) & (mine != mine))
+            differing |= both & ~same
+        columns[name] = values[done]
+    if len(moved[0]):
+        messages = read_array(found, "message")[moved]
+        at: Index = tuple(np.asarray(part).ravel()[index] for part, index in zip(box, moved, strict=True))
+        CellFile(target, ours).write(at, done[moved], columns, messages)
+    examples = [
+        ", ".join(f"{axis}={labels[i]}" for (axis, labels), i in zip(theirs.labels.items(), cell, strict=True))
+        for cell in np.argwhere(differing)[:_NAMED]
+    ]
+    return Merged(int(done.sum()), int(failed.sum()), int(both.sum()), int(differing.sum()), tuple(examples))

@@ -1,0 +1,230 @@
+"""Damaged stores: what is changed or lost is found, named and computed again, and never taken for a value."""
+
+import json
+import random
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+import zarr
+
+from pipeline.errors import EpsweepError, StoreError
+from pipeline.experiment import Outcome
+from storage import Status, Writer, damage_report, damaged_cells, failures, open_results, pending, sweep_status
+from storage.document import read_document
+from storage.location import locate
+from storage.schema import FORMAT
+from tests.storage.test_results import assert_holds, fill, sweep, synthetic
+
+STORES = 200
+SPEC = sweep(m="[2, 5, 6]", where="r < 4 or m > 2")
+
+
+def partly_failed(case) -> Outcome:
+    return synthetic(case) if case["m"] != 6 or case["seed"] else Outcome(None, f"ValueError: never at r = {case['r']}")
+
+
+@pytest.fixture
+def small_chunks(monkeypatch):
+    monkeypatch.setattr("storage.schema._CHUNK_CELLS", 8)
+
+
+@pytest.fixture
+def store(tmp_path, small_chunks) -> Path:
+    """Several chunks an array, with cells that are done, failed and skipped."""
+    fill(tmp_path / "s.zarr", SPEC, partly_failed)
+    return tmp_path / "s.zarr"
+
+
+def contents(path, read=open_results) -> dict[str, list]:
+    ds = read(path)
+    numbers = {name: np.nan_to_num(ds[name][:], nan=-1.0).tolist() for name in ("epsilon", "lower_bound", "status")}
+    return numbers | {"message": np.asarray(ds["message"][:]).tolist()}
+
+
+def assert_no_wrong_value(path, good: xr.Dataset) -> None:
+    """Each cell is as it was, or missing."""
+    ds = open_results(path).load()
+    same = (ds["status"] == good["status"]).values
+    assert (same | (ds["status"].values == Status.MISSING)).all()
+    done, failed = (ds["status"].values == state for state in (Status.DONE, Status.FAILED))
+    for name in ("epsilon", "lower_bound", "max_norm", "iterations", "seconds"):
+        assert (ds[name].values == good[name].values)[done].all(), name
+    assert ds["message"].values[failed].tolist() == good["message"].values[failed].tolist()
+
+
+def spoil(path: Path, chance: random.Random) -> str:
+    """Truncate, delete or change one file of a store."""
+    file = chance.choice(sorted(each for each in path.rglob("*") if each.is_file()))
+    how = chance.choice(["truncate", "delete", "flip"])
+    data = bytearray(file.read_bytes())
+    if how == "delete":
+        file.unlink()
+    elif how == "truncate":
+        file.write_bytes(data[: chance.randrange(len(data))])
+    else:
+        data[chance.randrange(len(data))] ^= chance.randrange(1, 256)
+        file.write_bytes(data)
+    return f"{how} {file.relative_to(path)}"
+
+
+def test_damage_anywhere_is_recomputed_or_named_and_never_believed(store, tmp_path):
+    chance = random.Random(7)
+    good, expected = open_results(store).load(), contents(store)
+    results: Counter[str] = Counter()
+    for number in range(STORES):
+        path = tmp_path / f"{number}.zarr"
+        shutil.copytree(store, path)
+        what = spoil(path, chance)
+        outcome = "recomputed"
+        try:
+            assert_no_wrong_value(path, good)
+            status = sweep_status(path, SPEC)
+            with Writer.open(path, SPEC) as writer:
+                cells = np.argwhere(pending(SPEC, status, retry_failed=False))
+                if len(cells):
+                    writer.write(cells, [partly_failed(SPEC.case(cell)) for cell in cells])
+        except EpsweepError as error:
+            outcome = str(error)
+        if outcome == "recomputed":
+            assert contents(path, zarr.open_group) == expected, what
+        else:  # the root document, or the labels of an axis
+            assert outcome.startswith(f"store: {path} "), what
+            assert what.endswith((" zarr.json", "/c/0")), what
+        results["recomputed" if outcome == "recomputed" else "named"] += 1
+    assert results["recomputed"] > results["named"] > STORES // 20
+
+
+@pytest.mark.parametrize("how", ["truncate", "delete", "flip"])
+@pytest.mark.parametrize("array", ["epsilon", "guarantee", "iterations", "status"])
+def test_exactly_the_cells_of_a_damaged_chunk_are_computed_again(store, array, how):
+    whole, expected = sweep_status(store, SPEC), contents(store)
+    file = max((store / array / "c").rglob("[0-9]"), key=lambda path: (path.is_file(), str(path)))
+    data = file.read_bytes()
+    if how == "delete":
+        file.unlink()
+    else:
+        file.write_bytes(data[:5] if how == "truncate" else data[:7] + bytes([data[7] ^ 1]) + data[8:])
+    (found,) = damaged_cells(store)
+    cells = read_document(locate(store)).layouts[array].cells(found.chunk)
+    inside = np.zeros(whole.shape, dtype=bool)
+    inside[cells] = True
+    lost = inside & (SPEC.wanted if array == "status" else whole == Status.DONE)
+    assert found.array == array
+    assert len(damage_report(store)) == 2
+    assert found.cells == (inside.sum() if array == "status" else lost.sum()) > 0
+    np.testing.assert_array_equal(
+        sweep_status(store, SPEC), np.where(inside & lost, Status.MISSING, whole) * ~(inside & (array == "status"))
+    )
+    assert pending(SPEC, sweep_status(store, SPEC), retry_failed=False).sum() == lost.sum()
+    assert len(failures(store)) == (whole == Status.FAILED).sum() - (lost & (whole == Status.FAILED)).sum()
+    assert fill(store, SPEC, partly_failed) == lost.sum()
+    assert contents(store) == expected
+    assert damaged_cells(store) == []
+
+
+def test_writer_that_is_killed_while_it_mends_has_lost_nothing_more(store, monkeypatch):
+    expected = contents(store)
+    shutil.rmtree(store / "epsilon" / "c")
+    monkeypatch.setattr("storage.results.mend_copies", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt), Writer.open(store, SPEC):
+        pass
+    monkeypatch.undo()
+    assert (open_results(store)["status"] != Status.DONE).all()
+    fill(store, SPEC, partly_failed)
+    assert contents(store) == expected
+
+
+def test_array_documents_are_mended_from_the_root(store):
+    (store / "epsilon" / "zarr.json").write_text("{}")
+    (store / "m" / "zarr.json").unlink()
+    fill(store, SPEC, partly_failed)
+    with xr.open_zarr(store, consolidated=False) as ds:
+        assert ds["m"].values.tolist() == [2, 5, 6]
+        assert (ds["epsilon"].notnull() == (ds["status"] == Status.DONE)).all()
+
+
+def as_written_by_0_2(path: Path) -> None:
+    """Turn a store into one of format 1: without checksums, digest and chunks that hold nothing."""
+    root = json.loads((path / "zarr.json").read_text())
+    old = zarr.open_group(path, mode="r")
+    new = path.with_name("old.zarr")
+    group = zarr.open_group(new, mode="w-")
+    for name, array in old.arrays():
+        copy = group.create_array(
+            name,
+            shape=array.shape,
+            chunks=array.chunks,
+            dtype=array.dtype if array.dtype.kind != "T" else zarr.dtype.VariableLengthUTF8(),
+            fill_value=array.metadata.fill_value,
+            dimension_names=array.metadata.dimension_names,
+            attributes=dict(array.attrs),
+        )
+        copy[:] = array[:]
+    attributes = root["attributes"] | {"epsweep_format": 1}
+    del attributes["epsweep_digest"]
+    group.attrs.update(attributes)
+    with pytest.warns(zarr.errors.ZarrUserWarning):
+        zarr.consolidate_metadata(new)
+    shutil.rmtree(path)
+    new.rename(path)
+
+
+def test_store_of_0_2_opens_and_is_resumed_and_its_damage_is_found(store):
+    expected = contents(store)
+    as_written_by_0_2(store)
+    assert contents(store) == expected
+    assert damaged_cells(store) == []
+    assert fill(store, SPEC, partly_failed) == 0
+    assert open_results(store).attrs["epsweep_format"] == FORMAT
+    larger = sweep(m="[2, 5, 6, 7]", where="r < 4 or m > 2")
+    assert fill(store, larger, partly_failed) == 6
+    file = max((store / "epsilon" / "c").rglob("[0-9]"), key=lambda path: (path.is_file(), str(path)))
+    file.write_bytes(file.read_bytes()[:9])
+    assert {each.array for each in damaged_cells(store)} == {"epsilon"}
+    assert fill(store, larger, partly_failed) > 0
+    assert damaged_cells(store) == []
+    ds = open_results(store).sel(m=[2, 5, 6])
+    assert np.nan_to_num(ds["epsilon"].values, nan=-1.0).tolist() == expected["epsilon"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"codecs": [{"name": "numcodecs.pickle"}]}, "codecs"),
+        ({"data_type": {"name": "object"}}, "not read"),
+        ({"shape": [10**9] * 7}, "cells"),
+    ],
+)
+def test_store_that_would_run_code_or_fill_the_memory_is_named(store, change, message):
+    location = locate(store)
+    document = read_document(location)
+    document.metadata["status"].update(change)
+    location.write({"zarr.json": document.dump()})
+    for reading in (open_results, damaged_cells, lambda path: sweep_status(path, SPEC)):
+        with pytest.raises(StoreError, match=message):
+            reading(store)
+
+
+def test_damaged_labels_name_their_axis(store):
+    (store / "m" / "c" / "0").write_bytes(b"nothing")
+    with pytest.raises(
+        StoreError, match=r"is damaged \(labels of m: .*; restore it from a copy, or move the store away"
+    ):
+        open_results(store)
+
+
+def test_lost_labels_are_not_read_as_zeros(store):
+    (store / "m" / "c" / "0").unlink()
+    with pytest.raises(StoreError, match="is damaged"), Writer.open(store, SPEC):
+        pass
+
+
+def test_good_store_has_no_damage(store):
+    assert damage_report(store) == []
+    fill(store, sweep())
+    assert damaged_cells(store) == []
+    assert_holds(store, sweep(m="[5]"))
