@@ -1,45 +1,33 @@
-"""Dask clusters: local worker processes, a running scheduler, or a profile that names a cluster class."""
+"""Dask clusters: local worker processes, a running scheduler, or a profile that names either a class or a scheduler."""
 
 from __future__ import annotations
 
-import importlib
 import logging
 import signal
-from collections.abc import Iterator
+import ssl
+import sys
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any
+from importlib.metadata import version
+from typing import Any
 
 import dask
-import yaml
 from dask.system import CPU_COUNT
 from distributed import Client, LocalCluster
+from distributed.security import Security
 from distributed.system import MEMORY_LIMIT
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from pipeline.errors import InputError
-from pipeline.experiment import describe
+from flows.launch import SETTINGS, cluster_class, encryption, log_folder, started
+from flows.profiles import Profile, load_profile, security_of
+from pipeline.errors import InputError, one_line
 
 _LOOPBACK = ("127.", "localhost", "[::1]")
 _RESERVED_BYTES = 2**30  # for the flow, the scheduler and the Prefect server
-_START_SECONDS = 60
-_KEPT_BYTES = 2**28
-
-# A batch's memory is NumPy's, which Dask can neither spill nor shrink by waiting: only the upper limit is of use. Dask
-# has glibc give freed memory back at once, so that each temporary array costs its page faults anew: half the time.
-_WORKER_MEMORY = {
-    "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": _KEPT_BYTES,
-    "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": _KEPT_BYTES,
-    "distributed.worker.memory.target": False,
-    "distributed.worker.memory.spill": False,
-    "distributed.worker.memory.pause": False,
-}
-_LOCAL = {
-    **_WORKER_MEMORY,
-    "distributed.scheduler.allowed-failures": 0,  # the dispatcher looks at a batch whose worker died on its own
-    "distributed.worker.preload": ["flows.clusters"],
-}
+_START_SECONDS = 60.0
+_SAME_VERSIONS = ("epsweep", "prefect", "distributed")
+_LOCAL = {**SETTINGS, "distributed.worker.preload": ["flows.clusters"]}
+_LOGGER = logging.getLogger("epsweep")
 
 
 @dataclass(frozen=True)
@@ -57,22 +45,6 @@ class LocalWorkers:
     memory: float
 
 
-def dask_setup(worker: object) -> None:
-    """Prepare a local worker process, as Dask calls it: Ctrl-C is for the flow, which then ends its workers."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)
-
-
-class Profile(BaseModel):
-    """A cluster as a YAML file describes it: class, its arguments, and the number of workers."""
-
-    model_config = ConfigDict(extra="forbid", populate_by_name=True)
-
-    cluster_class: Annotated[str, Field(alias="class", pattern=r"^[\w.]+\.\w+$")]
-    arguments: dict[str, Any] = {}
-    workers: Annotated[int, Field(ge=1)] = 1
-
-
 @dataclass(frozen=True)
 class RunningCluster:
     """A scheduler that can be reached.
@@ -80,15 +52,30 @@ class RunningCluster:
     Attributes
     ----------
     address : str
+    workers : int
+        At the start.
     threads : int
         Worker threads at the start.
     worker_memory : float
         Smallest memory limit of a worker thread, in bytes.
+    timeout : float
+        Seconds that workers may take to come.
     """
 
     address: str
+    workers: int
     threads: int
     worker_memory: float
+    timeout: float
+
+
+_opened: dict[str, RunningCluster] = {}  # by this process, by address: what opens one again need not ask again
+
+
+def dask_setup(worker: object) -> None:
+    """Prepare a local worker process, as Dask calls it: Ctrl-C is for the flow, which then ends its workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
 
 
 def local_workers(cluster: str) -> LocalWorkers | None:
@@ -110,15 +97,43 @@ def local_workers(cluster: str) -> LocalWorkers | None:
 
 def check_cluster(cluster: str) -> None:
     """Raise InputError if a cluster cannot be what its name says, before anything is started."""
-    if local_workers(cluster) is None and not cluster.startswith(("tcp://", "tls://")):
-        _cluster_class(_load_profile(cluster), cluster)
+    if cluster in _opened or local_workers(cluster) is not None:
+        return
+    if _is_address(cluster):
+        _check_certificates(cluster)
+        return
+    profile = load_profile(cluster)
+    if profile.cluster_class is not None:
+        cluster_class(profile, cluster)
 
 
 def reaches_loopback(cluster: str) -> bool:
     """Whether all workers of a cluster certainly run on this machine, and so reach a server on loopback."""
-    if cluster.startswith(("tcp://", "tls://")):
-        return cluster.partition("://")[2].startswith(_LOOPBACK)
-    return local_workers(cluster) is not None
+    if local_workers(cluster) is not None:
+        return True
+    address = cluster if _is_address(cluster) else load_profile(cluster).address
+    return address is not None and address.partition("://")[2].startswith(_LOOPBACK)
+
+
+def describe_cluster(cluster: str) -> str:
+    """Say in a few words what opening a cluster starts or waits for; nothing is started.
+
+    Raises
+    ------
+    InputError
+        If it is none that `open_cluster` takes.
+    """
+    if workers := local_workers(cluster):
+        return f"{workers.count} local workers of {workers.memory / 2**30:.1f} GiB"
+    if _is_address(cluster):
+        return f"the scheduler at {cluster}"
+    profile = load_profile(cluster)
+    wait = f"cells are sent once {profile.minimum} of them can be seen, within {profile.timeout:g} s"
+    if profile.address is not None:
+        return f"the workers of {profile.address}; {wait}"
+    count = f"{profile.adapt.minimum} to {profile.adapt.maximum}" if profile.adapt else str(profile.workers)
+    number = "the" if "hosts" in profile.arguments else count
+    return f"{number} workers of {profile.cluster_class}; {wait}"
 
 
 @contextmanager
@@ -128,13 +143,34 @@ def open_cluster(cluster: str) -> Iterator[RunningCluster]:
     Parameters
     ----------
     cluster : str
-        ``local``, ``local:N``, ``tcp://host:port``, ``tls://host:port``, or the path of a YAML profile.
+        ``local``, ``local:N``, ``tcp://host:port``, ``tls://host:port``, the path of a YAML profile, or the name of a
+        shipped one.
 
     Raises
     ------
     InputError
-        If it is none of these, cannot be reached, or shows no worker in time.
+        If it is none of these, cannot be reached, shows no worker in time, or its versions are not ours.
     """
+    if running := _opened.get(cluster):
+        yield running
+        return
+    with _find(cluster) as running:
+        _opened[running.address] = running
+        _LOGGER.info(
+            "%d workers with %d threads at %s",
+            running.workers,
+            running.threads,
+            running.address,
+            extra={"event": "cluster_ready", "workers": running.workers, "threads": running.threads},
+        )
+        try:
+            yield running
+        finally:
+            _opened.pop(running.address, None)
+
+
+@contextmanager
+def _find(cluster: str) -> Iterator[RunningCluster]:
     workers = local_workers(cluster)
     if workers is not None:
         with (
@@ -147,59 +183,87 @@ def open_cluster(cluster: str) -> Iterator[RunningCluster]:
                 host="127.0.0.1",
                 dashboard_address="127.0.0.1:0",
                 worker_dashboard_address="127.0.0.1:0",
-            ) as started,
+            ) as local,
         ):
-            yield _inspect(started.scheduler_address, workers.count)
-    elif cluster.startswith(("tcp://", "tls://")):
-        yield _inspect(cluster, 1)
+            yield _inspect(local.scheduler_address, workers.count, _START_SECONDS)
+        return
+    if _is_address(cluster):
+        _check_certificates(cluster)
+        yield _inspect(cluster, 1, _START_SECONDS)
+        return
+    profile = load_profile(cluster)
+    if profile.address is not None:
+        with dask.config.set(encryption(security_of(profile))):
+            _check_certificates(profile.address)
+            yield _inspect(profile.address, profile.minimum, profile.timeout)
     else:
-        profile = _load_profile(cluster)
-        with dask.config.set(_WORKER_MEMORY), _start(profile, cluster) as started:
-            started.scale(profile.workers)
-            yield _inspect(started.scheduler_address, 1)
+        with started(profile, cluster) as remote:
+            yield _inspect(remote.scheduler_address, profile.minimum, profile.timeout, _where_to_look(profile))
 
 
-def _inspect(address: str, wanted: int) -> RunningCluster:
+def _is_address(cluster: str) -> bool:
+    return cluster.startswith(("tcp://", "tls://"))
+
+
+def _check_certificates(address: str) -> None:
+    if address.startswith("tls://") and Security().get_connection_args("client").get("ssl_context") is None:
+        raise InputError(
+            f"cluster: {address} needs certificates: give --cluster a profile with address: {address} and tls: "
+            "{ca: FILE, cert: FILE, key: FILE}"
+        )
+
+
+def _where_to_look(profile: Profile) -> str:
+    folder = log_folder(profile)
+    if folder is not None:
+        return f"look at the queue and at the jobs' output in {folder}, or wait longer (timeout)"
+    return "look at the logs of its workers, or wait longer (timeout)"
+
+
+def _inspect(
+    address: str, wanted: int, timeout: float, remedy: str = "are scheduler and workers up?"
+) -> RunningCluster:
+    """Wait for workers, and see what they are."""
     try:
-        with Client(address, timeout=_START_SECONDS, set_as_default=False) as client:
-            client.wait_for_workers(wanted, timeout=_START_SECONDS)
+        with Client(address, timeout=timeout, set_as_default=False) as client:
+            try:
+                client.wait_for_workers(wanted, timeout=timeout)
+            except TimeoutError as error:
+                have = len(client.scheduler_info(n_workers=-1)["workers"])
+                raise InputError(
+                    f"cluster: {address} has {have} of {wanted} workers after {timeout:g} s; {remedy}"
+                ) from error
             workers = client.scheduler_info(n_workers=-1)["workers"].values()
+            _check_versions(address, client.get_versions(packages=list(_SAME_VERSIONS)))
     except (OSError, TimeoutError, ValueError) as error:
-        raise InputError(
-            f"cluster: {address} gave no worker within {_START_SECONDS} s ({error}); are scheduler and workers up?"
-        ) from error
+        raise InputError(f"cluster: {address} does not answer ({_reason(error)}); {remedy}") from error
     limits = [(worker["memory_limit"] or float("inf")) / worker["nthreads"] for worker in workers]
-    return RunningCluster(address, sum(worker["nthreads"] for worker in workers), min(limits, default=float("inf")))
+    threads = sum(worker["nthreads"] for worker in workers)
+    return RunningCluster(address, len(workers), threads, min(limits, default=float("inf")), timeout)
 
 
-def _load_profile(path: str) -> Profile:
-    try:
-        document = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        return Profile.model_validate(document)
-    except OSError as error:
-        raise InputError(
-            f"cluster: {path!r} is not local, local:N, tcp://host:port or a profile that can be read ({error.strerror})"
-        ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"cluster: {path} is not valid YAML ({' '.join(str(error).split())[:200]})") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"])) or "the profile"
-        raise InputError(
-            f"cluster: {path}: {key}: {first['msg']}; a profile has class, arguments and workers"
-        ) from error
+def _reason(error: BaseException) -> str:
+    """The message of an error; of its cause, if that is a certificate."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLError):
+            return f"certificates: {one_line(cause.reason or cause)}"
+        cause = cause.__cause__ or cause.__context__
+    return one_line(error)
 
 
-def _start(profile: Profile, path: str) -> Any:
-    try:
-        return _cluster_class(profile, path)(**profile.arguments)
-    except (TypeError, ValueError, RuntimeError, OSError) as error:
-        raise InputError(f"cluster: {path}: {describe(error)}; check class and arguments") from error
-
-
-def _cluster_class(profile: Profile, path: str) -> Any:
-    module, _, name = profile.cluster_class.rpartition(".")
-    try:
-        return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise InputError(f"cluster: {path}: class: {profile.cluster_class} cannot be imported ({error})") from error
+def _check_versions(address: str, found: Mapping[str, Any]) -> None:
+    """Raise InputError unless the scheduler and all workers have our Python and packages."""
+    wanted = {"python": f"{sys.version_info.major}.{sys.version_info.minor}"}
+    wanted |= {name: version(name) for name in _SAME_VERSIONS}
+    peers = {"scheduler": found["scheduler"]} | {f"worker {name}": each for name, each in found["workers"].items()}
+    for peer, each in peers.items():
+        packages = dict(each["packages"])
+        packages["python"] = ".".join(packages["python"].split(".")[:2])
+        for name, ours in wanted.items():
+            theirs = packages.get(name)
+            if peer == "scheduler" and name in ("epsweep", "prefect"):
+                continue  # it runs neither
+            if theirs != ours:
+                has = f"has {name} {theirs}, this process {ours}" if theirs else f"cannot import {name}"
+                raise InputError(f"cluster: {address}: {peer} {has}; install the same versions on both (constraints)")

@@ -1,11 +1,29 @@
-"""Clusters other than the default one: a running scheduler, and a profile."""
+"""Clusters other than the default one: a running scheduler, and profiles."""
+
+import datetime
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import pytest
 import xarray as xr
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 from distributed import LocalCluster
 
-from flows.clusters import check_cluster, local_workers, reaches_loopback
+from flows.clusters import check_cluster, describe_cluster, local_workers, open_cluster, reaches_loopback
+from flows.launch import environment, worker_lifetime
+from flows.profiles import load_profile, shipped_profiles
 from pipeline.errors import InputError
+from tests.flows.processes import eventually
 
 LOOPBACK = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0", "worker_dashboard_address": "127.0.0.1:0"}
 
@@ -21,30 +39,272 @@ def test_running_scheduler_takes_a_sweep_with_a_deadly_cell(write_spec, workspac
 
 
 def test_profile_starts_the_cluster_that_it_names(write_spec, workspace, epsweep):
-    arguments = ", ".join(f"{key}: '{value}'" for key, value in LOOPBACK.items())
-    (workspace / "profile.yaml").write_text(
-        f"class: distributed.LocalCluster\narguments: {{n_workers: 0, {arguments}}}\nworkers: 2\n"
-    )
+    (workspace / "profile.yaml").write_text("class: distributed.LocalCluster\nworkers: 2\ntls: temporary\n")
     done = epsweep("run", write_spec(function="[gaussian]"), "--cluster", "profile.yaml")
     assert done.returncode == 0, done.stderr
     with xr.open_zarr(workspace / "results/small.zarr") as ds:
         assert (ds["status"] == 1).all()
 
 
+def test_adapted_cluster_has_its_smallest_number_of_workers_at_first(tmp_path):
+    (tmp_path / "p.yaml").write_text("{class: distributed.LocalCluster, adapt: {minimum: 2, maximum: 3}, minimum: 2}")
+    with open_cluster(str(tmp_path / "p.yaml")) as running:
+        assert (running.workers, running.threads) == (2, 2)
+        assert running.address.startswith("tcp://127.0.0.1:")
+        with open_cluster(running.address) as again:  # as the flow does
+            assert again is running
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("workers: 2", "class: Field required; a profile has class, arguments and workers"),
-        ("{class: a.B, workers: 0}", "workers: "),
+        ("workers: 2", "write either class .* or address"),
+        ("{class: a.B, address: 'tcp://h:1'}", "write either class .* or address"),
+        ("{class: a.B, workers: 0}", r"workers: .* \(it is 0\); a profile has class, address"),
         ("{class: a.B, worker: 1}", "worker: "),
         ("{class: nodots}", "class: "),
+        ("{class: a.B, workers: 2, minimum: 3}", "minimum 3 is more than the 2 workers"),
+        ("{class: a.B, adapt: {minimum: 2, maximum: 5}, minimum: 3}", "minimum 3 is more than the 2 workers"),
+        ("{class: a.B, adapt: {minimum: 2, maximum: 1}}", "adapt: maximum 1 is below minimum 2"),
+        ("{class: a.B, adapt: {maximum: 1}, workers: 1}", "write either workers .* or adapt"),
+        ("{address: 'tcp://h:1', workers: 1}", "workers: only for a class"),
+        ("{address: 'tcp://h:1', tls: temporary}", "is not encrypted; write tls://"),
+        ("{address: 'tls://h:1', tls: temporary}", "tls: temporary is only for a class"),
+        ("{address: 'http://h:1'}", "address: "),
+        ("{class: a.B, tls: {ca: a, cert: b}}", "tls.key: Field required; "),
+        ("{class: a.B, tls: {ca: a, cert: b, key: c}}", "tls.ca: .*/a cannot be read"),
         ("[", "is not valid YAML"),
+        ("[" * 5000, "is not valid YAML"),
+        (" " * 70000, "has 70000 bytes; a profile has at most 65536"),
     ],
 )
 def test_bad_profile_is_named(tmp_path, text, message):
     (tmp_path / "p.yaml").write_text(text)
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(InputError, match=message) as raised:
         check_cluster(str(tmp_path / "p.yaml"))
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{class: no_such_package.Cluster}", "cannot be imported: pip install no-such-package"),
+        ("{class: distributed.NoCluster}", "distributed has no NoCluster"),
+        ("{class: os.system, arguments: {command: 'touch x'}}", "os.system is no Dask cluster"),
+        ("{class: subprocess.Popen, arguments: {args: [touch, x]}}", "subprocess.Popen is no Dask cluster"),
+        ("{class: distributed.Client}", "distributed.Client is no Dask cluster"),
+        ("{class: distributed.SSHCluster, workers: 3}", "workers: SSHCluster has those of arguments.hosts"),
+        ("{class: distributed.SSHCluster, tls: temporary}", "SSH workers need certificates in files"),
+        ("{class: distributed.deploy.Cluster, tls: temporary}", "takes no certificates; leave tls out"),
+    ],
+)
+def test_only_cluster_classes_are_called(tmp_path, text, message, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "p.yaml").write_text(text)
+    with pytest.raises(InputError, match=message), open_cluster("p.yaml"):
+        pass
+    assert not (tmp_path / "x").exists()
+    with pytest.raises(InputError, match=message):
+        check_cluster("p.yaml")
+
+
+def test_cluster_that_cannot_start_is_one_line(tmp_path):
+    with socket.socket() as bound:  # and not listening
+        bound.bind(("127.0.0.1", 0))
+        options = f"{{hosts: [127.0.0.1, 127.0.0.1], connect_options: {{port: {bound.getsockname()[1]}}}}}"
+        (tmp_path / "p.yaml").write_text(f"{{class: distributed.SSHCluster, arguments: {options}}}")
+        with (
+            pytest.raises(InputError, match=r"p.yaml: .*Connect call failed .*; check class and arguments"),
+            open_cluster(str(tmp_path / "p.yaml")),
+        ):
+            pass
+
+
+def test_shipped_profiles_are_known_by_name():
+    assert set(shipped_profiles()) == {"kubernetes", "slurm", "ssh"}
+    for name in ("slurm", "ssh"):
+        check_cluster(name)
+        assert not reaches_loopback(name)
+    assert load_profile("kubernetes").workers == 10
+    with pytest.raises(InputError, match="pip install dask-kubernetes"):
+        check_cluster("kubernetes")
+    with pytest.raises(InputError, match=r"a shipped profile \(kubernetes, slurm, ssh\)"):
+        check_cluster("slum")
+
+
+def test_clusters_are_described_before_they_are_started(tmp_path):
+    (tmp_path / "p.yaml").write_text("{class: distributed.LocalCluster, adapt: {minimum: 2, maximum: 9}, timeout: 7}")
+    assert describe_cluster("local:3").startswith("3 local workers of ")
+    assert describe_cluster("tcp://127.0.0.1:8786") == "the scheduler at tcp://127.0.0.1:8786"
+    assert describe_cluster("slurm").startswith("20 workers of dask_jobqueue.SLURMCluster; cells are sent once 1 of")
+    assert describe_cluster("ssh").startswith("the workers of distributed.SSHCluster")
+    described = describe_cluster(str(tmp_path / "p.yaml"))
+    assert described.startswith("2 to 9 workers of distributed.LocalCluster")
+    assert described.endswith("within 7 s")
+
+
+@pytest.mark.parametrize(
+    ("walltime", "seconds"),
+    [("00:02:00", 120), ("30", 1800), ("30:30", 1830), ("04:00:00", 14400), ("1-12", 129600), ("2-00:30", 174600)],
+)
+def test_workers_retire_before_the_wall_time(walltime, seconds):
+    lifetime, stagger = worker_lifetime(walltime, "p.yaml")
+    assert 0.7 * seconds <= lifetime - stagger < lifetime + stagger < seconds
+    assert seconds - lifetime - stagger >= min(120, seconds // 5)
+
+
+@pytest.mark.parametrize("walltime", [36000, "4 hours", "1:2:3:4", "00:00:10", None])  # YAML reads 10:00:00 as 36000
+def test_wall_time_that_is_none_is_refused(walltime):
+    with pytest.raises(InputError, match=r"p.yaml: arguments.walltime: "):
+        worker_lifetime(walltime, "p.yaml")
+
+
+def test_settings_are_passed_as_variables():
+    assert environment() == {
+        "MALLOC_TRIM_THRESHOLD_": "268435456",
+        "MALLOC_MMAP_THRESHOLD_": "268435456",
+        "DASK_DISTRIBUTED__WORKER__MEMORY__TARGET": "False",
+        "DASK_DISTRIBUTED__WORKER__MEMORY__SPILL": "False",
+        "DASK_DISTRIBUTED__WORKER__MEMORY__PAUSE": "False",
+        "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "0",
+    }
+
+
+@contextmanager
+def dask_processes(folder: Path, *options: str, **worker_environment: str) -> Iterator[str]:
+    """A scheduler with one worker, both real processes on loopback; yields the address."""
+    address = folder / "scheduler.json"
+    commands = {
+        "scheduler": ["--port", "0", "--scheduler-file", str(address)],
+        "worker": ["--scheduler-file", str(address), "--nthreads", "1"],
+    }
+    loopback = ["--host", "127.0.0.1", "--dashboard-address", "127.0.0.1:0"]
+    with ExitStack() as stack:
+        for command, own in commands.items():
+            log = stack.enter_context((folder / f"{command}.log").open("wb"))
+            process = stack.enter_context(
+                subprocess.Popen(
+                    [sys.executable, "-m", "dask", command, *own, *loopback, *options],
+                    env=os.environ | (worker_environment if command == "worker" else {}),
+                    stdout=log,
+                    stderr=log,
+                )
+            )
+            stack.callback(process.terminate)
+            eventually(lambda: address.exists() and address.stat().st_size, f"a scheduler (see {folder})")
+        yield json.loads(address.read_text())["address"]
+
+
+def test_other_versions_are_refused_before_cells_are_sent(tmp_path):
+    metadata = tmp_path / "epsweep-9.9.dist-info"  # first on the worker's path
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: epsweep\nVersion: 9.9\n")
+    with (
+        dask_processes(tmp_path, PYTHONPATH=str(tmp_path)) as address,
+        pytest.raises(InputError, match=r"worker tcp://127.* has epsweep 9.9, this process .*; install the same"),
+        open_cluster(address),
+    ):
+        pass
+
+
+def test_scheduler_without_workers_is_one_line(tmp_path):
+    with LocalCluster(n_workers=0, **LOOPBACK) as cluster:
+        (tmp_path / "p.yaml").write_text(f"{{address: '{cluster.scheduler_address}', minimum: 2, timeout: 0.2}}")
+        with pytest.raises(InputError, match=r"has 0 of 2 workers after 0.2 s"), open_cluster(str(tmp_path / "p.yaml")):
+            pass
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with ca.pem and, signed by it, cert.pem and key.pem; other.pem is signed by no one."""
+    folder = tmp_path_factory.mktemp("certificates")
+    keys = {name: ec.generate_private_key(ec.SECP256R1()) for name in ("ca", "cert", "other")}
+    now = datetime.datetime.now(datetime.UTC)
+    for name, key in keys.items():
+        subject, issuer = (
+            x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, each)])
+            for each in (name, "ca" if name == "cert" else name)
+        )
+        certificate = (
+            x509.CertificateBuilder(issuer, subject, key.public_key(), x509.random_serial_number())
+            .not_valid_before(now - datetime.timedelta(hours=1))
+            .not_valid_after(now + datetime.timedelta(days=1))
+            .add_extension(x509.BasicConstraints(ca=name != "cert", path_length=None), critical=True)
+            .sign(keys["ca" if name == "cert" else name], hashes.SHA256())
+        )
+        (folder / f"{name}.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    key_file = folder / "key.pem"
+    key_file.touch(mode=0o600)
+    key_file.write_bytes(
+        keys["cert"].private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def encrypted_scheduler(certificates: Path) -> Iterator[str]:
+    """Address of a scheduler with one worker, both real processes that take only our certificates."""
+    files = {"--tls-ca-file": "ca", "--tls-cert": "cert", "--tls-key": "key"}
+    options = [text for option, name in files.items() for text in (option, str(certificates / f"{name}.pem"))]
+    with dask_processes(certificates, "--protocol", "tls", *options) as address:
+        yield address
+
+
+@pytest.fixture
+def encrypted(tmp_path: Path, encrypted_scheduler: str, certificates: Path) -> Callable[..., str]:
+    """Write a profile of that scheduler; returns its path."""
+
+    def write(**changes: str) -> str:
+        files = {kind: f"{certificates / kind}.pem" for kind in ("ca", "cert", "key")} | changes
+        path = tmp_path / "tls.yaml"
+        path.write_text(f"address: {encrypted_scheduler}\ntimeout: 2\ntls: {json.dumps(files)}\n")
+        return str(path)
+
+    return write
+
+
+def test_sweep_through_an_encrypted_scheduler(write_spec, workspace, epsweep, encrypted, certificates):
+    shutil.copytree(certificates, workspace / "tls")
+    profile = encrypted(**{kind: f"tls/{kind}.pem" for kind in ("ca", "cert", "key")})  # relative to the profile
+    done = epsweep("run", write_spec(function="[gaussian]"), "--cluster", profile)
+    assert done.returncode == 0, done.stderr
+    with xr.open_zarr(workspace / "results/small.zarr") as ds:
+        assert (ds["status"] == 1).all()
+
+
+def test_encrypted_scheduler_without_certificates_is_one_line(write_spec, epsweep, encrypted_scheduler, encrypted):
+    refused = epsweep("run", write_spec(), "--cluster", encrypted_scheduler)
+    assert (refused.returncode, refused.stderr.count("\n")) == (2, 1), refused.stderr
+    assert "needs certificates: give --cluster a profile with address: tls://" in refused.stderr
+
+
+def test_foreign_certificate_authority_is_named(encrypted, certificates):
+    profile = encrypted(ca=str(certificates / "other.pem"))
+    with pytest.raises(InputError, match="certificates: CERTIFICATE_VERIFY_FAILED"), open_cluster(profile):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"ca": "key"}, "tls.ca: .*key.pem holds no certificate"),
+        ({"cert": "other"}, "are not a certificate and its unencrypted key"),
+        ({"key": "missing"}, r"tls.key: .*missing.pem cannot be read \(No such file"),
+    ],
+)
+def test_bad_certificates_are_named(changes, message, encrypted, certificates):
+    profile = encrypted(**{kind: str(certificates / f"{name}.pem") for kind, name in changes.items()})
+    with pytest.raises(InputError, match=message):
+        check_cluster(profile)
+
+
+def test_key_that_others_can_read_is_refused(tmp_path, certificates, encrypted):
+    copied = Path(shutil.copy(certificates / "key.pem", tmp_path))
+    copied.chmod(0o640)
+    with pytest.raises(InputError, match=r"tls.key: others can read .*; chmod 600 "):
+        check_cluster(encrypted(key=str(copied)))
 
 
 def test_local_workers_share_the_memory_of_the_machine():
@@ -58,7 +318,7 @@ def test_local_workers_share_the_memory_of_the_machine():
 
 @pytest.mark.parametrize(
     ("cluster", "here"),
-    [("local:2", True), ("tcp://127.0.0.1:8786", True), ("tcp://10.0.0.1:8786", False), ("slurm.yaml", False)],
+    [("local:2", True), ("tcp://127.0.0.1:8786", True), ("tcp://10.0.0.1:8786", False), ("slurm", False)],
 )
 def test_only_workers_of_this_machine_reach_an_embedded_server(cluster, here):
     assert reaches_loopback(cluster) is here
