@@ -1,6 +1,7 @@
 """The command line."""
 
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,22 +12,23 @@ from typing import Any
 import click
 import numpy as np
 
-from flows.specs import ALLOW_CODE, find_sweep, shipped_sweeps
-from pipeline.errors import EpsweepError, InputError
+from flows.specs import ALLOW_CODE, default_store, find_sweep, shipped_sweeps
+from pipeline.errors import EpsweepError, InputError, Interrupted
 from pipeline.experiment import describe
 from pipeline.grid import Sweep
 
-EXIT_FAILED_CELLS = 1
+EXIT_FAILED_CELLS = EXIT_FINDINGS = 1
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
 _NAMED_FAILURES = 100
+_STOPPED = "stopped; finished cells are stored: run the same command to go on"
 _YEAR = 365 * 86400
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="epsweep", prog_name="epsweep")
 def cli() -> None:
-    r"""Sweeps of the entrywise error of low-rank approximation: run, resume, query, plot.
+    """Sweeps of the entrywise error of low-rank approximation: run, resume, query, plot.
 
     \b
     Example:
@@ -39,10 +41,10 @@ def _spec_argument(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _store_argument(command: Callable[..., None]) -> Callable[..., None]:
-    return click.argument("store", type=click.Path(path_type=Path))(command)
+    return click.argument("store")(command)
 
 
-def _run_options(command: Callable[..., None]) -> Callable[..., None]:
+def _sweep_options(command: Callable[..., None]) -> Callable[..., None]:
     for option in (
         click.option(
             "--allow-code",
@@ -50,19 +52,28 @@ def _run_options(command: Callable[..., None]) -> Callable[..., None]:
             envvar=ALLOW_CODE,
             help="Import the functions of your own that SPEC names (module:name), which runs their code.",
         ),
-        click.option("--retry-failed", is_flag=True, help="Compute cells again that failed before."),
-        click.option("--cluster", default="local", show_default=True, help="local[:N], tcp://host:port or a profile."),
-        click.option("--store", help="Result store; default results/NAME.zarr."),
+        click.option(
+            "--cluster",
+            default="local",
+            show_default=True,
+            help="local[:N], tcp://host:port, a profile, or slurm, ssh, kubernetes.",
+        ),
+        click.option("--store", help="Path or s3://bucket/key of the results; default results/NAME.zarr."),
     ):
         command = option(command)
     return command
 
 
+_retry_option = click.option("--retry-failed", is_flag=True, help="Compute cells again that failed before.")
+
+
 @cli.command()
 @_spec_argument
-@_run_options
-def run(spec: str, store: str | None, cluster: str, retry_failed: bool, allow_code: bool) -> None:
-    r"""Compute the cells of SPEC that its store does not have, and draw the curves.
+@_sweep_options
+@_retry_option
+@click.option("--log", type=click.Path(path_type=Path), help="Append a JSON line an event to this file.")
+def run(spec: str, store: str | None, cluster: str, retry_failed: bool, allow_code: bool, log: Path | None) -> None:
+    """Compute the cells of SPEC that its store does not have, and draw the curves.
 
     SPEC is a YAML file or the name of a shipped sweep. Running the same command again goes on where it stopped.
 
@@ -71,16 +82,15 @@ def run(spec: str, store: str | None, cluster: str, retry_failed: bool, allow_co
       epsweep run quickstart
       epsweep run my-sweep.yaml --store results/mine.zarr --cluster local:8
     """
-    from flows.clusters import check_cluster, local_workers, open_cluster, reaches_loopback
+    from flows.clusters import check_cluster, describe_cluster, local_workers, open_cluster, reaches_loopback
     from flows.planning import make_plan
     from flows.server import configured_server, prefect_server
-    from storage import pending, sweep_status
-    from storage.lock import single_writer
+    from storage import pending, single_writer, sweep_status
 
     if allow_code:
         os.environ[ALLOW_CODE] = "1"  # for the flow
     path, sweep = find_sweep(spec, allow_code=allow_code)
-    target = store or _default_store(sweep)
+    target = store or default_store(sweep)
     check_cluster(cluster)
     if not configured_server() and not reaches_loopback(cluster):
         raise InputError(f"cluster: workers of {cluster} need a Prefect server they can reach; set PREFECT_API_URL")
@@ -90,28 +100,55 @@ def run(spec: str, store: str | None, cluster: str, retry_failed: bool, allow_co
     plan = make_plan(sweep, todo, workers.count if workers else 1)
     if workers:
         plan.require_memory(workers.memory)
-    with single_writer(Path(target)):
+    with single_writer(target):
         pass  # a store that is being written is refused before anything starts
     have = int((sweep.wanted & ~todo).sum())
     click.echo(f"{sweep.name}: {int(sweep.wanted.sum())} cells, {have} in {target}, {plan.cells} to compute")
     if plan.cells:
         seconds = plan.wall_seconds(workers.count if workers else 1)
         click.echo(f"predicted: {_duration(seconds)}, {plan.peak_memory / 2**20:.0f} MiB a worker")
-        with prefect_server() as wait_for_server, open_cluster(cluster) as running:
+        click.echo(f"cluster: {describe_cluster(cluster)}")
+        with _stopping_on_sigterm(), prefect_server() as wait_for_server, open_cluster(cluster) as running:
             wait_for_server()
-            import httpx
-            from prefect.logging.handlers import APILogHandler
+            from flows.logs import log_file
 
-            from flows.sweep import sweep_flow
-
-            try:
-                sweep_flow(str(path), target, running.address, retry_failed)
-            except httpx.HTTPError as error:
-                reason = f"the server does not answer ({describe(error)})"
-                raise EpsweepError(f"Prefect: {reason}; finished cells are stored: run the same again") from error
-            finally:
-                APILogHandler().flush()  # while the server is there
+            with log_file(log):
+                _run_flow(str(path), target, running.address, retry_failed)
     _conclude(sweep, spec, target, cluster)
+
+
+def _run_flow(spec: str, store: str, cluster: str, retry_failed: bool) -> None:
+    """Run the flow, which leaves failed cells for `_conclude` to name; raise whatever else stopped it."""
+    import httpx
+    from prefect.logging.handlers import APILogHandler
+
+    from flows.sweep import sweep_flow
+
+    try:
+        state: Any = sweep_flow(spec, store, cluster, retry_failed, return_state=True)
+    except httpx.HTTPError as error:
+        reason = f"the server does not answer ({describe(error)})"
+        raise EpsweepError(f"Prefect: {reason}; finished cells are stored: run the same again") from error
+    finally:
+        APILogHandler().flush()  # while the server is there
+    if state.is_cancelled():
+        raise Interrupted(state.message)
+    if isinstance(state.data, EpsweepError):
+        raise state.data
+
+
+@contextmanager
+def _stopping_on_sigterm() -> Iterator[None]:
+    """Turn SIGTERM into an orderly end, which takes the cluster's jobs with it."""
+
+    def stop(number: int, frame: object) -> None:
+        raise Interrupted(_STOPPED)
+
+    previous = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 def _conclude(sweep: Sweep, spec: str, store: str, cluster: str) -> None:
@@ -124,9 +161,8 @@ def _conclude(sweep: Sweep, spec: str, store: str, cluster: str) -> None:
     click.echo(f"done: {done} of {int(sweep.wanted.sum())} cells" + (f", {len(failed)} failed" if len(failed) else ""))
     click.echo(f"store: {store}")
     if done:
-        folder = Path(store).with_name(Path(store).name.removesuffix(".zarr") + ".figures")
         try:
-            figures = _plot(Path(store), folder, {})
+            figures = _plot(store, _figures_folder(store), {})
             click.echo("figures: " + " ".join(map(str, figures)))
         except (InputError, OSError) as error:
             click.echo(f"figures: none ({error})")
@@ -138,8 +174,21 @@ def _conclude(sweep: Sweep, spec: str, store: str, cluster: str) -> None:
     click.echo(f"next: epsweep curves {store}")
 
 
+def _figures_folder(store: str) -> Path:
+    """Beside a store on disk; where the results of this folder are for one elsewhere."""
+    path = Path("results", store.rstrip("/").rpartition("/")[2]) if "://" in store else Path(store)
+    return path.with_name(path.name.removesuffix(".zarr") + ".figures")
+
+
+def _warn_of_damage(store: str) -> None:
+    from storage import damaged_cells
+
+    if found := damaged_cells(store):
+        click.echo(f"damaged: {len(found)} chunks read as missing; see epsweep status {store}", err=True)
+
+
 def _name_failures(store: str | Path) -> None:
-    from storage.export import failures
+    from storage import failures
 
     lines = failures(store)
     for line in lines[:_NAMED_FAILURES]:
@@ -150,9 +199,10 @@ def _name_failures(store: str | Path) -> None:
 
 @cli.command()
 @_spec_argument
-@_run_options
+@_sweep_options
+@_retry_option
 def plan(spec: str, store: str | None, cluster: str, retry_failed: bool, allow_code: bool) -> None:
-    r"""Show what a run of SPEC would do: cells, matrices, predicted time and peak memory, what is done.
+    """Show what a run of SPEC would do: cells, matrices, predicted time and peak memory, what is done.
 
     \b
     Example:
@@ -163,7 +213,7 @@ def plan(spec: str, store: str | None, cluster: str, retry_failed: bool, allow_c
     from storage import Status, pending, sweep_status
 
     _, sweep = find_sweep(spec, allow_code=allow_code)
-    target = store or _default_store(sweep)
+    target = store or default_store(sweep)
     check_cluster(cluster)
     status = sweep_status(target, sweep)
     todo = pending(sweep, status, retry_failed=retry_failed)
@@ -187,8 +237,8 @@ def plan(spec: str, store: str | None, cluster: str, retry_failed: bool, allow_c
 
 @cli.command()
 @_store_argument
-def status(store: Path) -> None:
-    r"""Show what STORE holds: its axes, cells by state, runs, and each failed cell.
+def status(store: str) -> None:
+    """Show what STORE holds: its axes, cells by state, runs, and each failed cell.
 
     \b
     Example:
@@ -196,7 +246,7 @@ def status(store: Path) -> None:
     """
     import json
 
-    from storage import Status, open_results
+    from storage import Status, damage_report, open_results
 
     ds = open_results(store)
     states = ds["status"].values
@@ -212,14 +262,16 @@ def status(store: Path) -> None:
         click.echo(
             f"run:      {session['started']} to {session.get('ended', 'no recorded end (killed, or still running)')}"
         )
+    for line in damage_report(store):
+        click.echo(f"damaged:  {line}", err=True)
     _name_failures(store)
 
 
 @cli.command()
 @_store_argument
 @click.option("--out", type=click.Path(path_type=Path), help="CSV file; standard output if not given.")
-def curves(store: Path, out: Path | None) -> None:
-    r"""Write median, extremes and quartiles over the trials, a row a curve point.
+def curves(store: str, out: Path | None) -> None:
+    """Write median, extremes and quartiles over the trials, a row a curve point.
 
     A median needs all its trials: where some are missing or failed it is empty, and `trials` says how many there are.
 
@@ -227,10 +279,10 @@ def curves(store: Path, out: Path | None) -> None:
     Example:
       epsweep curves results/quickstart.zarr --out curves.csv
     """
-    from storage import median_curves, open_results
-    from storage.results import store_experiment
+    from storage import median_curves, open_results, store_experiment
 
     ds = open_results(store)
+    _warn_of_damage(store)
     experiment = store_experiment(store)
     frame = median_curves(ds, experiment.main).to_dataframe().reset_index()
     frame = frame[frame["trials_declared"] > 0]
@@ -249,8 +301,8 @@ def curves(store: Path, out: Path | None) -> None:
 @_store_argument
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for PNG and SVG files.")
 @click.option("--at", multiple=True, metavar="AXIS=LABEL", help="Hold an axis at a label, such as r=20.")
-def plot(store: Path, out: Path, at: tuple[str, ...]) -> None:
-    r"""Draw the error against m, r and n, one panel a function and sampling, one line a method.
+def plot(store: str, out: Path, at: tuple[str, ...]) -> None:
+    """Draw the error against m, r and n, one panel a function and sampling, one line a method.
 
     \b
     Example:
@@ -262,15 +314,15 @@ def plot(store: Path, out: Path, at: tuple[str, ...]) -> None:
         if not label.isdecimal():
             raise InputError(f"at: {item!r} is not AXIS=LABEL with a number; write r=20, say")
         held[axis] = int(label)
+    _warn_of_damage(store)
     with _writing(out):
         for path in _plot(store, out, held):
             click.echo(path)
 
 
-def _plot(store: Path, out: Path, at: dict[str, int]) -> list[Path]:
+def _plot(store: str, out: Path, at: dict[str, int]) -> list[Path]:
     from flows.figures import plot_curves
-    from storage import open_results
-    from storage.results import store_experiment
+    from storage import open_results, store_experiment
 
     return plot_curves(open_results(store), store_experiment(store), out, at)
 
@@ -278,8 +330,8 @@ def _plot(store: Path, out: Path, at: dict[str, int]) -> list[Path]:
 @cli.command()
 @_store_argument
 @click.argument("target", type=click.Path(path_type=Path))
-def export(store: Path, target: Path) -> None:
-    r"""Copy STORE to TARGET: .nc, .zarr (the grid), .parquet or .csv (a row a cell).
+def export(store: str, target: Path) -> None:
+    """Copy STORE to TARGET: .nc, .zarr (the grid), .parquet or .csv (a row a cell).
 
     \b
     Example:
@@ -288,40 +340,128 @@ def export(store: Path, target: Path) -> None:
     from storage import export as export_results
     from storage import open_results
 
+    _warn_of_damage(store)
     count = export_results(open_results(store), target)
     click.echo(f"{count} finished cells: {target}")
 
 
+@cli.command()
+@click.argument("into")
+@click.argument("other")
+def merge(into: str, other: str) -> None:
+    """Copy into the store INTO the finished cells of OTHER that it does not have.
+
+    Both must hold one experiment with equal settings. A cell that both have done keeps the value of INTO; cells whose
+    values differ are named.
+
+    \b
+    Example:
+      epsweep merge results/all.zarr results/second-machine.zarr
+    """
+    from storage import merge as merge_stores
+
+    merged = merge_stores(into, other)
+    click.echo(f"{merged}: {into}")
+
+
+@cli.command()
+@click.argument("name")
+@click.option("--work-pool", default="epsweep", show_default=True, help="Process work pool; made if there is none.")
+@click.option("--spec", help="Default of the runs: shipped name, path on the worker's machine, or YAML text.")
+@_sweep_options
+@_retry_option
+@click.option("--cron", multiple=True, help="Schedule of five fields in UTC, such as '0 3 * * *'.")
+@click.option("--interval", multiple=True, type=int, help="Schedule in seconds.")
+@click.option(
+    "--folder", type=click.Path(path_type=Path), default=Path(), help="Working directory of the runs; default this one."
+)
+def deploy(
+    name: str,
+    work_pool: str,
+    spec: str | None,
+    store: str | None,
+    cluster: str,
+    allow_code: bool,
+    retry_failed: bool,
+    cron: tuple[str, ...],
+    interval: tuple[int, ...],
+    folder: Path,
+) -> None:
+    """Register the sweep flow as deployment NAME on the configured Prefect server, to be run from its UI, API or clock.
+
+    A Prefect worker of the pool runs it, on a machine where this package is installed. What is given here are the
+    defaults of the runs; each run may say otherwise, except for --allow-code.
+
+    \b
+    Example:
+      epsweep deploy nightly --spec quickstart --store s3://bucket/nightly.zarr --cron '0 3 * * *'
+      prefect worker start --pool epsweep
+    """
+    from flows.deploy import deploy as register
+
+    given = {"spec": spec, "store": store, "cluster": cluster, "retry_failed": retry_failed}
+    register(
+        name,
+        work_pool=work_pool,
+        parameters={key: value for key, value in given.items() if value is not None},
+        cron=cron,
+        interval=interval,
+        folder=folder,
+        allow_code=allow_code,
+    )
+    click.echo(f"deployment: sweep/{name}, work pool {work_pool}")
+    click.echo(f"next: prefect worker start --pool {work_pool}, then prefect deployment run sweep/{name}")
+
+
+@cli.command()
+@click.argument("spec", required=False)
+@_sweep_options
+def doctor(spec: str | None, store: str | None, cluster: str, allow_code: bool) -> None:
+    """Check packages, store, Prefect server and cluster, and the memory that SPEC needs; exit 1 if one is not good.
+
+    \b
+    Example:
+      epsweep doctor fig.yaml --store s3://bucket/fig.zarr --cluster slurm.yaml
+    """
+    from flows.doctor import examine
+
+    good = True
+    for finding in examine(spec, store, cluster, allow_code=allow_code):
+        click.echo(f"{'ok' if finding.good else 'BAD':<4}{finding.subject + ':':<10}{finding.text}")
+        good = good and finding.good
+    if not good:
+        raise SystemExit(EXIT_FINDINGS)
+
+
 @cli.command("list")
 def list_names() -> None:
-    r"""List functions, samplings, methods, experiments and shipped sweeps.
+    """List functions, samplings, methods, experiments and shipped sweeps.
 
     \b
     Example:
       epsweep list
     """
+    from flows.profiles import shipped_profiles
     from pipeline.approximation import METHODS
     from pipeline.experiments import EXPERIMENTS
     from pipeline.functions import BUILT_IN
     from pipeline.sampling import SAMPLINGS
 
-    sweeps = {
-        name: path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ") for name, path in shipped_sweeps().items()
-    }
+    sweeps, profiles = (
+        {name: path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ") for name, path in shipped.items()}
+        for shipped in (shipped_sweeps(), shipped_profiles())
+    )
     for title, entries in (
         ("functions", {name: f"{function.formula}  ({function.source})" for name, function in BUILT_IN.items()}),
         ("samplings", {name: sampling.summary for name, sampling in SAMPLINGS.items()}),
         ("methods", {name: method.summary for name, method in METHODS.items()}),
         ("experiments", {name: experiment.summary for name, experiment in EXPERIMENTS.items()}),
         ("sweeps", sweeps),
+        ("clusters", profiles),
     ):
         click.echo(f"{title}:")
         for name, summary in entries.items():
             click.echo(f"  {name:<20} {summary}")
-
-
-def _default_store(sweep: Sweep) -> str:
-    return str(Path("results") / f"{sweep.name}.zarr")
 
 
 def _duration(seconds: float) -> str:
@@ -342,8 +482,6 @@ def _writing(target: Path) -> Iterator[None]:
 
 def main(arguments: list[str] | None = None) -> Any:
     """Run the command line; whatever a user can mend is one line and an exit code."""
-    from pipeline.errors import Interrupted
-
     try:
         cli.main(arguments, prog_name="epsweep", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as help_needed:
@@ -352,8 +490,11 @@ def main(arguments: list[str] | None = None) -> Any:
     except click.ClickException as error:
         click.echo(f"epsweep: {' '.join(error.format_message().split())}", err=True)
         sys.exit(EXIT_BAD_INPUT)
-    except (Interrupted, KeyboardInterrupt, click.Abort):
-        click.echo("epsweep: stopped; finished cells are stored: run the same command to go on", err=True)
+    except Interrupted as error:
+        click.echo(f"epsweep: {error}", err=True)
+        sys.exit(EXIT_INTERRUPTED)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo(f"epsweep: {_STOPPED}", err=True)
         sys.exit(EXIT_INTERRUPTED)
     except EpsweepError as error:
         click.echo(f"epsweep: {error}", err=True)

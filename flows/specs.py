@@ -46,3 +46,8 @@ def find_sweep(spec: str, *, allow_code: bool) -> tuple[Path, Sweep]:
     if allow_code:
         sys.path += [str(path.resolve().parent), str(Path.cwd())]  # last: a user's file shadows no library
     return path, load_sweep(path, allow_code=allow_code)
+
+
+def default_store(sweep: Sweep) -> str:
+    """Path of a sweep's results where none is given."""
+    return str(Path("results") / f"{sweep.name}.zarr")

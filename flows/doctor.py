@@ -1,0 +1,137 @@
+"""Checks of everything that a run needs, before it is needed."""
+
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
+
+from packaging.requirements import Requirement
+
+from flows.clusters import check_cluster, open_cluster, reaches_loopback
+from flows.planning import make_plan
+from flows.server import check_health, configured_server, prefect_home
+from flows.specs import default_store, find_sweep
+from pipeline.errors import EpsweepError, InputError
+from storage import pending, single_writer, sweep_status
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a check found.
+
+    Attributes
+    ----------
+    subject : str
+    good : bool
+    text : str
+        What is there, or what is wrong and how to mend it.
+    """
+
+    subject: str
+    good: bool
+    text: str
+
+
+def examine(spec: str | None, store: str | None, cluster: str, *, allow_code: bool) -> Iterator[Finding]:
+    """Check versions, store, Prefect, cluster and, for a spec, the memory of its largest case.
+
+    Parameters
+    ----------
+    spec : str or None
+        As `flows.specs.find_sweep` takes it.
+    store : str or None
+        Path or URL of the store that a run would write; without it a spec's own, without both none is checked.
+    cluster : str
+        As `flows.clusters.open_cluster` takes it; it is started for the time of the check.
+    allow_code : bool
+        As `flows.specs.find_sweep` takes it.
+
+    Yields
+    ------
+    Finding
+        One a check, as soon as it is made.
+    """
+    memory: list[float] = []
+    checks: dict[str, Callable[[], str]] = {
+        "packages": _packages,
+        "prefect": lambda: _prefect(cluster),
+        "cluster": lambda: _cluster(cluster, memory),
+    }
+    if spec is not None:
+        checks["sweep"] = lambda: _sweep(spec, store, memory, allow_code)
+    elif store is not None:
+        checks["store"] = lambda: _store(store)
+    for subject, check in checks.items():
+        try:
+            yield Finding(subject, True, check())
+        except (EpsweepError, OSError) as error:
+            yield Finding(subject, False, str(error).removeprefix(f"{subject}: "))
+
+
+def _packages() -> str:
+    """Compare the installed versions with those that this package asks for."""
+    wanted = [Requirement(line) for line in requires("epsweep") or ()]
+    wrong = []
+    for requirement in wanted:
+        if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
+            continue
+        try:
+            have = version(requirement.name)
+        except PackageNotFoundError:
+            wrong.append(f"{requirement.name} is not installed")
+            continue
+        if not requirement.specifier.contains(have, prereleases=True):
+            wrong.append(f"{requirement.name} {have} is not {requirement.specifier}")
+    if wrong:
+        raise InputError(f"{', '.join(wrong)}; install again with the README's command")
+    shown = ", ".join(f"{name} {version(name)}" for name in ("epsweep", "prefect", "dask", "zarr", "xarray", "numpy"))
+    return f"{shown}; Python {sys.version.split()[0]}"
+
+
+def _store(store: str) -> str:
+    """Take the store's lock, which needs all that writing needs."""
+    with single_writer(store):
+        pass
+    if "://" in store:
+        return f"{store} can be written, and its server keeps it to one writer"
+    free = shutil.disk_usage(Path(store).resolve().parent).free
+    return f"{store} can be written, {free / 2**30:.1f} GiB free"
+
+
+def _prefect(cluster: str) -> str:
+    if url := configured_server():
+        check_health(url)
+        return f"{url} answers"
+    if not reaches_loopback(cluster):
+        raise InputError(f"workers of {cluster} need a Prefect server that they can reach; set PREFECT_API_URL")
+    home = prefect_home()
+    home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if not os.access(home, os.W_OK):
+        raise InputError(f"{home} cannot be written; set PREFECT_HOME to a folder that can")
+    return f"a server of its own for each run, database in {home}"
+
+
+def _cluster(cluster: str, memory: list[float]) -> str:
+    """Start or find the cluster; its versions are compared with ours on the way."""
+    check_cluster(cluster)
+    with open_cluster(cluster) as running:
+        memory.append(running.worker_memory)
+        return f"{cluster}: {running.threads} worker threads, {_gib(running.worker_memory)} each, versions as here"
+
+
+def _sweep(spec: str, store: str | None, memory: list[float], allow_code: bool) -> str:
+    _, sweep = find_sweep(spec, allow_code=allow_code)
+    target = store or default_store(sweep)
+    writable = _store(target)
+    todo = pending(sweep, sweep_status(target, sweep), retry_failed=True)
+    plan = make_plan(sweep, todo, 1)
+    for limit in memory:
+        plan.require_memory(limit)
+    return f"{sweep.name}: {plan.cells} cells to compute, at most {_gib(plan.peak_memory)} a worker; {writable}"
+
+
+def _gib(size: float) -> str:
+    return f"{size / 2**30:.1f} GiB" if size < float("inf") else "unlimited memory"
