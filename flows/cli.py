@@ -135,6 +135,8 @@ def _run_flow(spec: str, store: str, cluster: str, retry_failed: bool) -> None:
         raise Interrupted(state.message)
     if isinstance(state.data, EpsweepError):
         raise state.data
+    if isinstance(state.data, Exception):
+        raise EpsweepError(f"flow: {describe(state.data)}; finished cells are stored: run the same again")
 
 
 @contextmanager
@@ -160,6 +162,8 @@ def _conclude(sweep: Sweep, spec: str, store: str, cluster: str) -> None:
     done = int((sweep.wanted & (status == Status.DONE)).sum())
     click.echo(f"done: {done} of {int(sweep.wanted.sum())} cells" + (f", {len(failed)} failed" if len(failed) else ""))
     click.echo(f"store: {store}")
+    if missing := int(sweep.wanted.sum()) - done - len(failed):
+        raise EpsweepError(f"store: {missing} cells of {store} are missing; run the same again")
     if done:
         try:
             figures = _plot(store, _figures_folder(store), {})

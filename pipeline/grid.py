@@ -156,6 +156,7 @@ def parse_sweep(text: str, *, allow_code: bool = False) -> Sweep:
         raise InputError(_TOO_LONG)
     document = _parse_yaml(text)
     experiment = _experiment_of(document)
+    _check_label_count(document.get("grid"))
     model = _spec_model(experiment, allow_code)
     try:
         spec: Any = model.model_validate(document)
@@ -222,6 +223,17 @@ def _experiment_of(document: Mapping[object, object]) -> Experiment:
     if not isinstance(name, str) or name not in EXPERIMENTS:
         raise InputError(f"experiment: {shown(name)} is not known; use one of {', '.join(EXPERIMENTS)}")
     return EXPERIMENTS[name]
+
+
+def _check_label_count(blocks: object) -> None:
+    """Refuse more labels, over all blocks, than a sweep can use: before ranges are expanded."""
+    if not isinstance(blocks, list):
+        return
+    axes = [axis for block in blocks if isinstance(block, dict) for axis in block.values()]
+    counts = [axis.get("count") if isinstance(axis, dict) else axis for axis in axes]
+    total = sum(min(count, _MAX_LABELS) for count in counts if type(count) is int and count > 0)
+    if total > 10 * _MAX_LABELS:
+        raise InputError(f"grid: its blocks have {total} labels, over {10 * _MAX_LABELS}; join those that overlap")
 
 
 def _spec_model(experiment: Experiment, allow_code: bool) -> type[BaseModel]:
