@@ -114,29 +114,28 @@ def run(spec: str, store: str | None, cluster: str, retry_failed: bool, allow_co
 
             with log_file(log):
                 _run_flow(str(path), target, running.address, retry_failed)
-    _conclude(sweep, spec, target, cluster)
+    _conclude(sweep, spec, target, cluster, ran=plan.cells > 0)
 
 
 def _run_flow(spec: str, store: str, cluster: str, retry_failed: bool) -> None:
     """Run the flow, which leaves failed cells for `_conclude` to name; raise whatever else stopped it."""
     import httpx
+    from prefect.exceptions import CancelledRun, FailedRun
     from prefect.logging.handlers import APILogHandler
 
     from flows.sweep import sweep_flow
 
     try:
-        state: Any = sweep_flow(spec, store, cluster, retry_failed, return_state=True)
+        sweep_flow(spec, store, cluster, retry_failed)
+    except FailedRun:
+        pass  # cells failed
+    except CancelledRun as error:
+        raise Interrupted(str(error)) from error
     except httpx.HTTPError as error:
         reason = f"the server does not answer ({describe(error)})"
-        raise EpsweepError(f"Prefect: {reason}; finished cells are stored: run the same again") from error
+        click.echo(f"epsweep: Prefect: {reason}; its record of this run is incomplete", err=True)
     finally:
         APILogHandler().flush()  # while the server is there
-    if state.is_cancelled():
-        raise Interrupted(state.message)
-    if isinstance(state.data, EpsweepError):
-        raise state.data
-    if isinstance(state.data, Exception):
-        raise EpsweepError(f"flow: {describe(state.data)}; finished cells are stored: run the same again")
 
 
 @contextmanager
@@ -153,8 +152,9 @@ def _stopping_on_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, previous)
 
 
-def _conclude(sweep: Sweep, spec: str, store: str, cluster: str) -> None:
+def _conclude(sweep: Sweep, spec: str, store: str, cluster: str, *, ran: bool) -> None:
     """Say what there is now; exit 1 if cells failed."""
+    from flows.figures import draw_results, figures_folder
     from storage import Status, sweep_status
 
     status = sweep_status(store, sweep)
@@ -165,23 +165,15 @@ def _conclude(sweep: Sweep, spec: str, store: str, cluster: str) -> None:
     if missing := int(sweep.wanted.sum()) - done - len(failed):
         raise EpsweepError(f"store: {missing} cells of {store} are missing; run the same again")
     if done:
-        try:
-            figures = _plot(store, _figures_folder(store), {})
-            click.echo("figures: " + " ".join(map(str, figures)))
-        except (InputError, OSError) as error:
-            click.echo(f"figures: none ({error})")
+        drawn = sorted(figures_folder(store).glob("*.png")) if ran else []
+        figures, reason = (drawn, "") if drawn else draw_results(store, sweep.experiment)
+        click.echo("figures: " + (" ".join(map(str, figures)) or f"none ({reason})"))
     if len(failed):
         _name_failures(store)
         same = f"epsweep run {spec} --store {store} --cluster {cluster}"
         click.echo(f"next: mend the cause, then: {same} --retry-failed")
         raise SystemExit(EXIT_FAILED_CELLS)
     click.echo(f"next: epsweep curves {store}")
-
-
-def _figures_folder(store: str) -> Path:
-    """Beside a store on disk; where the results of this folder are for one elsewhere."""
-    path = Path("results", store.rstrip("/").rpartition("/")[2]) if "://" in store else Path(store)
-    return path.with_name(path.name.removesuffix(".zarr") + ".figures")
 
 
 def _warn_of_damage(store: str) -> None:
@@ -312,6 +304,9 @@ def plot(store: str, out: Path, at: tuple[str, ...]) -> None:
     Example:
       epsweep plot results/quickstart.zarr --out figures --at r=20
     """
+    from flows.figures import plot_curves
+    from storage import open_results, store_experiment
+
     held: dict[str, int] = {}
     for item in at:
         axis, _, label = item.partition("=")
@@ -320,15 +315,8 @@ def plot(store: str, out: Path, at: tuple[str, ...]) -> None:
         held[axis] = int(label)
     _warn_of_damage(store)
     with _writing(out):
-        for path in _plot(store, out, held):
+        for path in plot_curves(open_results(store), store_experiment(store), out, held):
             click.echo(path)
-
-
-def _plot(store: str, out: Path, at: dict[str, int]) -> list[Path]:
-    from flows.figures import plot_curves
-    from storage import open_results, store_experiment
-
-    return plot_curves(open_results(store), store_experiment(store), out, at)
 
 
 @cli.command()
@@ -401,6 +389,9 @@ def deploy(
       epsweep deploy nightly --spec quickstart --store s3://bucket/nightly.zarr --cron '0 3 * * *'
       prefect worker start --pool epsweep
     """
+    from flows.server import quieten
+
+    quieten()
     from flows.deploy import deploy as register
 
     given = {"spec": spec, "store": store, "cluster": cluster, "retry_failed": retry_failed}

@@ -1,12 +1,13 @@
 """Sends batches to the workers, keeps them supplied, and writes what comes back."""
 
 import json
+import logging
 import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from time import monotonic
 from types import FrameType
@@ -15,56 +16,28 @@ from typing import Any
 import numpy as np
 from distributed.client import ClosedClientError
 from distributed.scheduler import KilledWorker
-from prefect import task
-from prefect.cache_policies import NO_CACHE
+from prefect.context import serialize_context
 from prefect_dask.task_runners import DaskTaskRunner, PrefectDaskFuture
-from threadpoolctl import threadpool_limits
 
-from flows.planning import BATCH_SECONDS, Batch
+from flows.batch import Computed, submit_batch
+from flows.planning import Batch
 from flows.progress import Tally
 from pipeline.errors import EpsweepError, Interrupted
-from pipeline.experiment import Case, Outcome, describe
-from pipeline.experiments import EXPERIMENTS
+from pipeline.experiment import Outcome, describe
 from pipeline.grid import Sweep
 from storage import Writer
 
 _POLL_SECONDS = 0.25
+_SUBMIT_SECONDS = 1.0
 _LOST_LIMIT = 3  # times in a row
 _WINDOW_A_THREAD = 2
 _LOOK_SECONDS = 5.0
 _PATIENCE_SECONDS = 120.0
 _SCHEDULER_GONE = "cluster: the scheduler is gone; finished cells are stored: start it and run the same again"
+_LOGGER = logging.getLogger("epsweep")
+_LOGGED_SHARE = 0.05
+_LOGGED_FAILURES = 100
 _DEADLY = "its worker process died each time this cell was computed alone (killed, or out of memory)"
-
-
-@task(name="batch", task_run_name="{label}", cache_policy=NO_CACHE, persist_result=False)
-def compute_batch(label: str, payload: str) -> list[Outcome]:
-    """Compute the cases of a batch on one core, as many as can be done in the time of a batch but at least one.
-
-    Parameters
-    ----------
-    label : str
-        Name of the task run.
-    payload : str
-        The batch as JSON: experiment, settings, axes, and a list of labels a case.
-
-    Returns
-    -------
-    list of Outcome
-        Of the first cases; the dispatcher sends the others again.
-    """
-    batch = json.loads(payload)
-    experiment = EXPERIMENTS[batch["experiment"]]
-    settings = experiment.settings.model_validate(batch["settings"])
-    cases = [Case(tuple(zip(batch["axes"], labels, strict=True))) for labels in batch["cases"]]
-    outcomes = []
-    deadline = monotonic() + BATCH_SECONDS
-    with threadpool_limits(1):
-        for outcome in experiment.run(cases, settings):
-            outcomes.append(outcome)
-            if monotonic() > deadline:
-                break
-    return outcomes
 
 
 @dataclass
@@ -83,6 +56,10 @@ class Dispatcher:
     tally : Tally
     on_progress : callable
         Called after every change and a few times a second.
+    stop : threading.Event
+        Set from anywhere, it stops the run as a signal does.
+    patience : float
+        Seconds to wait where there is no worker.
     """
 
     sweep: Sweep
@@ -90,14 +67,20 @@ class Dispatcher:
     runner: DaskTaskRunner
     tally: Tally
     on_progress: Callable[[], None]
+    stop: threading.Event = field(default_factory=threading.Event)
+    patience: float = 0.0
 
     def __post_init__(self) -> None:
         self._arrived: SimpleQueue[PrefectDaskFuture[Any]] = SimpleQueue()
         self._running: dict[Any, Batch] = {}
-        self._stop = threading.Event()
         self._lost = 0
         self._threads = 0
+        self._workers: frozenset[str] = frozenset()
+        self._logged = 0.0
+        self._failures = 0
         self._looked = self._supplied = monotonic()
+        self.patience = max(self.patience, _PATIENCE_SECONDS)
+        self._context: dict[str, Any] | None = None
 
     def run(self, batches: Sequence[Batch]) -> None:
         """Compute batches in order and write their outcomes.
@@ -105,7 +88,7 @@ class Dispatcher:
         Raises
         ------
         Interrupted
-            After SIGINT or SIGTERM, once what had arrived is written.
+            After SIGINT, SIGTERM or `stop`, once what had arrived is written.
         EpsweepError
             If the cluster is lost.
         """
@@ -117,8 +100,8 @@ class Dispatcher:
                     self._submit(waiting, suspects)
                     self._collect(waiting, suspects)
                     self.on_progress()
-                    if self._stop.is_set():
-                        raise Interrupted("stopped")
+                    if self.stop.is_set():
+                        raise Interrupted("stopped; finished cells are stored: run the same command to go on")
             finally:
                 with suppress(Exception):  # a cluster that is gone has nothing to cancel
                     for future in self._running:
@@ -131,19 +114,24 @@ class Dispatcher:
             return
         self._looked = now
         try:
-            self._threads = sum(self.runner.client.nthreads().values())
+            threads = self.runner.client.nthreads()
         except (OSError, ClosedClientError, TimeoutError) as error:
             raise EpsweepError(_SCHEDULER_GONE) from error
+        self._threads = sum(threads.values())
+        for worker in sorted(self._workers - threads.keys()):
+            _LOGGER.warning("worker %s is gone", worker, extra={"event": "worker_lost", "worker": worker})
+        self._workers = frozenset(threads)
         if self._threads:
             self._supplied = now
-        elif now - self._supplied > _PATIENCE_SECONDS:
+        elif now - self._supplied > self.patience:
             raise EpsweepError(
-                f"cluster: no worker for {_PATIENCE_SECONDS:.0f} s; finished cells are stored: start workers (do they "
+                f"cluster: no worker for {self.patience:.0f} s; finished cells are stored: start workers (do they "
                 "import this package?) and run the same again"
             )
 
     def _submit(self, waiting: deque[Batch], suspects: deque[Batch]) -> None:
-        while waiting and len(self._running) < _WINDOW_A_THREAD * max(self._threads, 1):
+        until = monotonic() + _SUBMIT_SECONDS  # what has arrived is not kept waiting
+        while waiting and len(self._running) < _WINDOW_A_THREAD * max(self._threads, 1) and monotonic() < until:
             self._start(waiting.popleft())
         if suspects and not waiting and not self._running:
             self._start(suspects.popleft())
@@ -157,10 +145,10 @@ class Dispatcher:
             "cases": [[label for _, label in labels] for labels in cases],
         }
         label = f"{len(cases)} cells from {self.sweep.case(batch.cells[0])}"
+        if self._context is None:
+            self._context = serialize_context()
         try:
-            future: PrefectDaskFuture[Any] = self.runner.submit(
-                compute_batch, {"label": label[:200], "payload": json.dumps(payload)}
-            )
+            future = submit_batch(self.runner.client, self._context, label[:200], json.dumps(payload))
         except ClosedClientError as error:
             raise EpsweepError(_SCHEDULER_GONE) from error
         self._running[future] = batch
@@ -174,7 +162,7 @@ class Dispatcher:
             batch = self._running.pop(future)
             alone = not self._running and not waiting
             try:
-                results = self._result(future)
+                computed = self._result(future)
             except _LostBatchError:
                 lost = True
                 waiting.appendleft(batch)
@@ -182,20 +170,29 @@ class Dispatcher:
             except EpsweepError as error:  # raised once what else has arrived is written
                 broken = error
                 continue
-            except KilledWorker:
+            except KilledWorker as error:
+                worker = getattr(error.last_worker, "address", str(error.last_worker))
+                _LOGGER.warning(
+                    "worker %s died over %d cells, from %s",
+                    worker,
+                    len(batch.cells),
+                    self.sweep.case(batch.cells[0]),
+                    extra={"event": "batch_lost", "worker": worker, "cells": len(batch.cells)},
+                )
                 if alone and batch.condemned:
-                    results = [Outcome(None, _DEADLY)]
+                    computed = Computed([Outcome(None, _DEADLY)], worker, 0.0)
                 elif alone:
                     suspects.extendleft(reversed(batch.pieces()))
                     continue
                 else:
                     suspects.append(batch)
                     continue
-            done, rest = batch.split(len(results))
+            done, rest = batch.split(len(computed.outcomes))
             if rest is not None:
                 waiting.append(rest)
             cells.append(done.cells)
-            outcomes.extend(results)
+            outcomes.extend(computed.outcomes)
+            self._log_batch(done, computed)
             self.tally.worked += done.seconds
         if cells:
             self._lost = 0
@@ -203,12 +200,31 @@ class Dispatcher:
             failed = sum(outcome.values is None for outcome in outcomes)
             self.tally.failed += failed
             self.tally.done += len(outcomes) - failed
+            self._log_progress()
         elif lost:
             self._lost += 1
         if broken:
             raise broken
         if self._lost > _LOST_LIMIT:
             raise EpsweepError(_SCHEDULER_GONE)
+
+    def _log_batch(self, batch: Batch, computed: Computed) -> None:
+        """Each batch for the log file, and each failed cell for Prefect too."""
+        fields = {"cells": len(batch.cells), "seconds": round(computed.seconds, 3), "worker": computed.worker}
+        _LOGGER.info("%d cells computed", len(batch.cells), extra={"event": "batch", "send_to_api": False, **fields})
+        for cell, outcome in zip(batch.cells, computed.outcomes, strict=True):
+            if outcome.values is None:
+                self._failures += 1
+                case = str(self.sweep.case(cell))
+                fields = {"event": "cell_failed", "case": case, "send_to_api": self._failures <= _LOGGED_FAILURES}
+                _LOGGER.error("%s: %s", case, outcome.message, extra=fields)
+
+    def _log_progress(self) -> None:
+        share = self.tally.finished / max(self.tally.cells, 1)
+        if share >= self._logged + _LOGGED_SHARE:
+            self._logged = share
+            fields = {"event": "progress", "done": self.tally.done, "failed": self.tally.failed}
+            _LOGGER.info("%s", self.tally, extra=fields)
 
     def _arrivals(self) -> Iterator[PrefectDaskFuture[Any]]:
         try:
@@ -218,11 +234,11 @@ class Dispatcher:
         except Empty:
             return
 
-    def _result(self, future: PrefectDaskFuture[Any]) -> list[Outcome]:
+    def _result(self, future: PrefectDaskFuture[Any]) -> Computed:
         if future.wrapped_future.status in ("cancelled", "lost"):
             raise _LostBatchError
         try:
-            outcomes: list[Outcome] = future.result()
+            computed: Computed = future.result()
         except KilledWorker:
             raise
         except Exception as error:  # a failing case is an outcome: this is Prefect's or the cluster's
@@ -230,14 +246,14 @@ class Dispatcher:
                 f"flow: a batch could not be run ({describe(error)}); finished cells are stored: check the Prefect "
                 "server and the workers, then run the same again"
             ) from error
-        return outcomes
+        return computed
 
     @contextmanager
     def _stopping_on_signals(self) -> Iterator[None]:
         """Turn the first SIGINT or SIGTERM into an orderly stop; leave threads other than the main one alone."""
 
         def stop(number: int, frame: FrameType | None) -> None:
-            self._stop.set()
+            self.stop.set()
             for each, handler in previous.items():  # a second signal is not held back
                 signal.signal(each, handler)
 

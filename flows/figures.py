@@ -15,6 +15,7 @@ from matplotlib.ticker import FixedLocator, LogLocator, NullFormatter, NullLocat
 from pipeline.approximation import Approximation
 from pipeline.errors import InputError
 from pipeline.experiment import Experiment, Label
+from storage import open_results
 from storage.curves import TRIALS, median_curves
 
 _PANEL_INCHES = (3.6, 2.9)
@@ -68,6 +69,20 @@ def plot_curves(ds: xr.Dataset, experiment: Experiment, out: str | Path, at: Map
     if not written:
         raise InputError("plot: no curve has two complete medians; finish the sweep, or give an axis a second label")
     return written
+
+
+def figures_folder(store: str) -> Path:
+    """Beside a store on disk; where the results of the working directory are for one elsewhere."""
+    path = Path("results", store.rstrip("/").rpartition("/")[2]) if "://" in store else Path(store)
+    return path.with_name(path.name.removesuffix(".zarr") + ".figures")
+
+
+def draw_results(store: str, experiment: Experiment) -> tuple[list[Path], str]:
+    """Draw the curves of a store into its folder of figures: the PNG files, or none and the reason."""
+    try:
+        return plot_curves(open_results(store), experiment, figures_folder(store), {}), ""
+    except (InputError, OSError) as error:
+        return [], str(error)
 
 
 def plot_convergence(found: Mapping[str, Approximation], out: str | Path) -> Path:

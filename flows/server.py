@@ -1,10 +1,11 @@
 """The Prefect server that a run uses: the user's own, or one embedded for the time of the run.
 
 The embedded server ends when its parent does, also when that is killed: it watches a pipe that only the parent
-holds open.
+holds open. When it is the server that dies, another takes over its database and its socket, where requests wait.
 """
 
 import asyncio
+import logging
 import os
 import socket
 import subprocess
@@ -12,9 +13,10 @@ import sys
 import threading
 import tomllib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+from urllib.parse import urlsplit
 
 import httpx
 from filelock import FileLock
@@ -22,12 +24,22 @@ from platformdirs import user_data_path
 
 from pipeline.errors import EpsweepError, InputError
 
-_HEALTH_SECONDS = 10
-_QUIET = {
+_ANSWER_SECONDS = 10
+_RESTARTS = 20
+_RESTART_SECONDS = 60  # that requests wait for the embedded server to come back
+_BACKLOG = 512
+CLIENT_SETTINGS = {
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
     "PREFECT_CLI_PROMPT": "false",
+    "PREFECT_CLIENT_MAX_RETRIES": "2",  # a server that is away holds a run up for seconds, not for minutes
+    "PREFECT_API_REQUEST_TIMEOUT": "15",
+    "PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED": "false",  # a request of each batch, failing with the server
+    "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
+}
+_QUIET = CLIENT_SETTINGS | {
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+    "PREFECT_LOGGING_INTERNAL_LEVEL": "CRITICAL",
 }
 
 
@@ -45,18 +57,55 @@ def configured_server() -> str | None:
     return url if isinstance(url, str) else None
 
 
-def _check_health(url: str) -> None:
+def check_health(url: str) -> None:
+    """Ask the configured server something that needs its credentials.
+
+    Raises
+    ------
+    InputError
+        If it does not answer, or refuses the credentials.
+    """
+    parts = urlsplit(url)
+    shown = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
     try:
-        httpx.get(f"{url.rstrip('/')}/health", timeout=_HEALTH_SECONDS).raise_for_status()
+        httpx.get(f"{url.rstrip('/')}/health", timeout=_ANSWER_SECONDS).raise_for_status()
+        refused = _refused()
     except (httpx.HTTPError, httpx.InvalidURL) as error:
+        reason = str(error).replace(url, shown) or type(error).__name__
         raise InputError(
-            f"Prefect: the configured server {url} does not answer ({error}); start it, or unset PREFECT_API_URL"
+            f"Prefect: the configured server {shown} does not answer ({reason}); start it, or unset PREFECT_API_URL"
         ) from error
+    if refused:
+        raise InputError(
+            f"Prefect: the configured server {shown} refuses the credentials; set PREFECT_API_AUTH_STRING to its "
+            "user:password"
+        )
+
+
+def _refused() -> bool:
+    """Whether the server refuses the credentials of Prefect's own settings."""
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as client:
+        try:
+            client.api_version()
+        except httpx.HTTPStatusError as error:
+            if error.response.status_code not in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
+                raise
+            return True
+    return False
 
 
 def prefect_home() -> Path:
     """Folder of the embedded server's database."""
     return Path(os.environ.get("PREFECT_HOME") or user_data_path("epsweep") / "prefect").expanduser()
+
+
+def quieten() -> None:
+    """Set what keeps Prefect off the terminal and its waits short; before it is imported."""
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    logging.raiseExceptions = False  # its log handler writes to the terminal when the server is away
 
 
 @contextmanager
@@ -73,66 +122,92 @@ def prefect_server() -> Iterator[Callable[[], None]]:
     EpsweepError
         From that call, if the server does not start.
     """
-    for name, value in _QUIET.items():
-        os.environ.setdefault(name, value)
     if url := configured_server():
-        _check_health(url)
+        quieten()
+        check_health(url)
         yield lambda: None
         return
+    os.environ.setdefault("PREFECT_API_REQUEST_TIMEOUT", str(_RESTART_SECONDS))
+    quieten()
     home = prefect_home()
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
     os.environ["PREFECT_HOME"] = str(home)
     with (
-        (home / "server.log").open("ab") as log,
-        subprocess.Popen(
-            [sys.executable, "-P", "-m", "flows.server"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            start_new_session=True,  # the terminal's Ctrl-C is for the run, which then ends its server
-        ) as process,
+        socket.create_server(("127.0.0.1", 0), backlog=_BACKLOG) as listener,
+        open(home / "server.log", "ab", opener=_private) as log,
     ):
+        servers = [_start(listener, log)]
+        closing = threading.Event()
+
+        def supervise() -> None:
+            while True:
+                with servers[-1] as server:
+                    server.wait()
+                if closing.is_set() or len(servers) > _RESTARTS:
+                    break
+                servers.append(_start(listener, log))
+            listener.close()  # requests fail now instead of waiting
+
+        supervisor = threading.Thread(target=supervise, daemon=True)
 
         def wait() -> None:
-            url = process.stdout.readline().decode().strip() if process.stdout else ""
-            if not url:
+            if not (servers[0].stdout and servers[0].stdout.readline()):
                 raise EpsweepError(f"Prefect: the embedded server did not start; see {home / 'server.log'}")
-            os.environ["PREFECT_API_URL"] = url
+            os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{listener.getsockname()[1]}/api"
+            supervisor.start()
 
         try:
             yield wait
         finally:
             os.environ.pop("PREFECT_API_URL", None)
-            process.terminate()
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(timeout=_HEALTH_SECONDS)
+            closing.set()
+            if supervisor.ident is None:
+                supervisor.start()
+            while supervisor.is_alive():
+                servers[-1].terminate()
+                supervisor.join(_ANSWER_SECONDS)
 
 
-def _serve() -> None:
-    """Run the server until standard input closes; print its URL once it answers."""
-    import uvicorn
-    from prefect.server.api.server import create_app
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, mode=0o600)
 
-    listener = socket.create_server(("127.0.0.1", 0))
-    url = f"http://127.0.0.1:{listener.getsockname()[1]}/api"
-    migrating = FileLock(prefect_home() / "server.lock")
 
-    class AnnouncedServer(uvicorn.Server):
-        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-            await super().startup(sockets)
-            migrating.release()
-            print(url, flush=True)  # noqa: T201 (the parent reads it)
+def _start(listener: socket.socket, log: IO[bytes]) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(  # noqa: S603
+        [sys.executable, "-P", "-m", "flows.server", str(listener.fileno())],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=log,
+        pass_fds=[listener.fileno()],
+        start_new_session=True,  # the terminal's Ctrl-C is for the run, which then ends its server
+    )
+
+
+def _serve(listener: socket.socket) -> None:
+    """Run the server until standard input closes; print a line once it answers."""
+    os.umask(0o077)  # parameters and logs of runs are their owner's
 
     def end_with_parent() -> None:
         sys.stdin.buffer.read()
         os._exit(0)
 
     threading.Thread(target=end_with_parent, daemon=True).start()
+    import uvicorn
+    from prefect.server.api.server import create_app
+
+    migrating = FileLock(prefect_home() / "server.lock")
+
+    class AnnouncedServer(uvicorn.Server):
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            migrating.release()
+            print("ready", flush=True)  # noqa: T201 (the parent reads it)
+
     migrating.acquire()
     app: Any = create_app(ephemeral=True, final=True)
-    server = AnnouncedServer(uvicorn.Config(app, log_level="error", lifespan="on"))
+    server = AnnouncedServer(uvicorn.Config(app, log_level="error", lifespan="on", backlog=_BACKLOG))
     asyncio.run(server.serve(sockets=[listener]))
 
 
 if __name__ == "__main__":
-    _serve()
+    _serve(socket.socket(fileno=int(sys.argv[1])))

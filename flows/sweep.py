@@ -1,27 +1,54 @@
 """The flow: plan, batches on Dask, one writer, summary."""
 
+import logging
+import threading
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from time import monotonic
-from typing import cast
-from uuid import UUID
+from typing import Annotated
 
 import numpy as np
-from prefect import flow
-from prefect.artifacts import create_progress_artifact, create_table_artifact, update_progress_artifact
+from prefect import State, flow
+from prefect.exceptions import TerminationSignal
+from prefect.states import Cancelled, Failed
 from prefect_dask.task_runners import DaskTaskRunner
+from pydantic import Field
 from rich.console import Console
 
+from flows.bookkeeping import Bookkeeper, logs_in_prefect, publish_results, take_over
 from flows.clusters import open_cluster
 from flows.dispatch import Dispatcher
 from flows.planning import make_plan
 from flows.progress import Reporter, Tally
 from flows.specs import code_allowed, find_sweep
-from pipeline.grid import Sweep
-from storage import Status, Writer, median_curves, open_results, pending, sweep_status
+from pipeline.errors import EpsweepError, Interrupted
+from pipeline.grid import Sweep, parse_sweep
+from storage import Status, Writer, failures, pending, sweep_status
 
-_ARTIFACT_SECONDS = 5.0
-_TABLE_ROWS = 200
+_LOGGER = logging.getLogger("epsweep")
+_MAX_SPEC_CHARACTERS = 200_000
+_REMEDY = "finished cells are stored: run the same command to go on"
+_NOT_CONTROL = r"^[^\x00-\x1f\x7f]+$"
+
+
+def _text(description: str, longest: int, pattern: str | None = None) -> object:
+    """Limits of a text parameter; Prefect takes the description from the JSON schema only."""
+    return Field(min_length=1, max_length=longest, pattern=pattern, json_schema_extra={"description": description})
+
+
+Spec = Annotated[
+    str,
+    _text(
+        "Name of a shipped sweep, path of a specification where the flow runs, or the YAML text itself",
+        _MAX_SPEC_CHARACTERS,
+    ),
+]
+Store = Annotated[str, _text("Path, or s3://bucket/key, of the results; made if there is none", 1000, _NOT_CONTROL)]
+Cluster = Annotated[
+    str, _text("local, local:N, tcp://host:port, tls://host:port, or the path of a profile", 1000, _NOT_CONTROL)
+]
+RetryFailed = Annotated[
+    bool, Field(json_schema_extra={"description": "Whether cells that failed before are computed again"})
+]
 
 
 @dataclass(frozen=True)
@@ -33,47 +60,103 @@ class Summary:
     failed: int
     missing: int
 
+    def __str__(self) -> str:
+        """Counts in one line."""
+        return ", ".join(f"{count} {name}" for name, count in asdict(self).items())
 
-@flow(name="sweep", flow_run_name="{spec}", validate_parameters=False, persist_result=False)
-def sweep_flow(spec: str, store: str, cluster: str = "local", retry_failed: bool = False) -> Summary:
+
+@flow(name="sweep", flow_run_name="{store}", persist_result=False)
+def sweep_flow(
+    spec: Spec, store: Store, cluster: Cluster = "local", retry_failed: RetryFailed = False
+) -> "Summary | State[None]":
     """Compute the pending cells of a sweep and write them to its store.
 
     Parameters
     ----------
     spec : str
-        Path of a specification.
+        Path of a specification, name of a shipped one, or the YAML text itself.
     store : str
-        Path of the result store; created if it does not exist.
+        Path or URL of the result store; created if it does not exist.
     cluster : str
         As `flows.clusters.open_cluster` takes it.
     retry_failed : bool
         Whether cells that failed before are computed again.
 
-    Raises
-    ------
-    EpsweepError
-        If the specification, the store or the cluster cannot be used, or the run is interrupted.
+    Returns
+    -------
+    Summary or State
+        A failed state if cells failed, or if specification, store or cluster cannot be used (it raises an
+        `EpsweepError`); a cancelled state after a signal, or when the flow run is cancelled at the server.
     """
-    _, sweep = find_sweep(spec, allow_code=code_allowed())
+    with logs_in_prefect():
+        try:
+            return _run(spec, store, cluster, retry_failed)
+        except (Interrupted, KeyboardInterrupt, TerminationSignal) as error:
+            message = str(error) or f"stopped; {_REMEDY}"
+            _LOGGER.warning(message, extra={"event": "stopped"})
+            return Cancelled(message=message)
+        except EpsweepError as error:
+            _LOGGER.error(str(error), extra={"event": "refused"})  # noqa: TRY400 (the message says it all)
+            return Failed(message=str(error), data=error)
+
+
+def _run(spec: str, store: str, cluster: str, retry_failed: bool) -> "Summary | State[None]":
+    sweep = _load(spec)
+    _LOGGER.info(
+        "sweep %s into %s on %s",
+        sweep.name,
+        store,
+        cluster,
+        extra={"event": "start", "sweep": sweep.name, "store": store, "cluster": cluster},
+    )
     with Writer.open(store, sweep) as writer, open_cluster(cluster) as running:
+        take_over(store)
         todo = pending(sweep, sweep_status(store, sweep), retry_failed=retry_failed)
         plan = make_plan(sweep, todo, running.threads)
         plan.require_memory(running.worker_memory)
-        tally = Tally(plan.cells, plan.seconds)
+        fields = {"cells": plan.cells, "batches": len(plan.batches), "predicted_seconds": round(plan.seconds, 1)}
+        _LOGGER.info(
+            "%d cells to compute in %d batches on %d worker threads",
+            plan.cells,
+            len(plan.batches),
+            running.threads,
+            extra={"event": "plan", "threads": running.threads, **fields},
+        )
+        tally, stop = Tally(plan.cells, plan.seconds), threading.Event()
         with (
+            Bookkeeper(tally, stop) as bookkeeper,
             DaskTaskRunner(address=running.address) as runner,
             Reporter(tally, Console(stderr=True)) as reporter,
         ):
-            publish = _ProgressArtifact(tally)
+            try:
+                Dispatcher(sweep, writer, runner, tally, reporter.update, stop, running.timeout).run(plan.batches)
+            except Interrupted as error:
+                if bookkeeper.cancelled:
+                    raise Interrupted(f"cancelled at the Prefect server; {_REMEDY}") from error
+                raise
+    return _conclude(store, sweep)
 
-            def on_progress() -> None:
-                reporter.update()
-                publish()
 
-            Dispatcher(sweep, writer, runner, tally, on_progress).run(plan.batches)
-            publish(final=True)
+def _load(spec: str) -> Sweep:
+    """Sweep of a text (which has several lines, or is one mapping), a path or a name."""
+    if "\n" in spec or spec.lstrip().startswith("{"):
+        return parse_sweep(spec, allow_code=code_allowed())
+    return find_sweep(spec, allow_code=code_allowed())[1]
+
+
+def _conclude(store: str, sweep: Sweep) -> "Summary | State[None]":
+    from flows.figures import draw_results  # only now: Matplotlib would hold up the first cell
+
     summary = summarise(store, sweep)
-    _summary_artifact(store, sweep, summary)
+    named = failures(store) if summary.failed else []
+    figures, reason = draw_results(store, sweep.experiment)
+    publish_results(store, sweep, str(summary), named, figures, reason)
+    _LOGGER.info("%s", summary, extra={"event": "end", **asdict(summary)})
+    if summary.failed:
+        return Failed(
+            message=f"{summary.failed} of {summary.cells} cells failed: {named[0]}; mend the cause, then run the same "
+            "with retry_failed"
+        )
     return summary
 
 
@@ -82,36 +165,3 @@ def summarise(store: str | Path, sweep: Sweep) -> Summary:
     status = sweep_status(store, sweep)[sweep.wanted]
     done, failed = (int(np.count_nonzero(status == state)) for state in (Status.DONE, Status.FAILED))
     return Summary(status.size, done, failed, status.size - done - failed)
-
-
-class _ProgressArtifact:
-    """The tally as a Prefect artifact, brought up to date every few seconds."""
-
-    def __init__(self, tally: Tally) -> None:
-        self._tally = tally
-        self._last = monotonic()
-        self._artifact = cast("UUID", create_progress_artifact(0.0, key="sweep-progress", description=str(tally)))
-
-    def __call__(self, *, final: bool = False) -> None:
-        if final or monotonic() - self._last >= _ARTIFACT_SECONDS:
-            self._last = monotonic()
-            percent = 100.0 * self._tally.finished / max(self._tally.cells, 1)
-            update_progress_artifact(self._artifact, percent, description=str(self._tally))
-
-
-def _summary_artifact(store: str, sweep: Sweep, summary: Summary) -> None:
-    """Publish counts and the medians of the main quantity as a table."""
-    quantity = sweep.experiment.main
-    curves = median_curves(open_results(store), quantity)
-    frame = curves[[quantity, "trials"]].to_dataframe().reset_index().dropna(subset=[quantity])
-    counts = ", ".join(f"{count} {name}" for name, count in asdict(summary).items())
-    rows = frame.head(_TABLE_ROWS).astype(object).to_dict("records")
-    shown = f"; the first {_TABLE_ROWS} of {len(frame)} medians" if len(frame) > _TABLE_ROWS else ""
-    create_table_artifact(
-        [
-            {str(key): value if isinstance(value, int | float) else str(value) for key, value in row.items()}
-            for row in rows
-        ],
-        key="sweep-summary",
-        description=f"{sweep.name} in {store}: {counts}{shown}",
-    )

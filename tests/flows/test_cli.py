@@ -108,7 +108,7 @@ BAD_COMMANDS = {
     "unknown cluster": (["run", "quickstart", "--cluster", "moon"], "cluster: 'moon' is not local"),
     "empty profile": (["run", "quickstart", "--cluster", "profile.yaml"], "cluster: profile.yaml"),
     "far cluster without server": (["run", "quickstart", "--cluster", "tcp://example.invalid:1"], "PREFECT_API_URL"),
-    "store is a URL": (["run", "quickstart", "--store", "ftp://host/x.zarr"], "ftp://host/x.zarr is a URL"),
+    "store is a URL": (["run", "quickstart", "--store", "ftp://host/x.zarr"], "ftp:// cannot hold a store"),
     "store is a folder": (["run", "quickstart", "--store", "folder"], "folder is not a result store"),
     "store is a file": (["run", "quickstart", "--store", "binary.yaml"], "binary.yaml is not a result store"),
     "store that cannot be made": (["run", "quickstart", "--store", "/proc/none/x.zarr"], "cannot be locked"),

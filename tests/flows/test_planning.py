@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flows.dispatch import compute_batch
+from flows.batch import compute_batch
 from flows.planning import BATCH_SECONDS, make_plan
 from pipeline.errors import InputError
 from pipeline.grid import parse_sweep
@@ -101,6 +101,6 @@ def test_batch_past_its_time_returns_what_it_has(monkeypatch):
         "axes": list(SWEEP.labels),
         "cases": [["gaussian", "ball-symmetric", 2, 20, rank, "svd", 0] for rank in (1, 2, 3)],
     }
-    assert len(compute_batch.fn("all", json.dumps(payload))) == 3
-    monkeypatch.setattr("flows.dispatch.BATCH_SECONDS", 0.0)
-    assert len(compute_batch.fn("cut", json.dumps(payload))) == 1
+    assert len(compute_batch.fn("all", json.dumps(payload)).outcomes) == 3
+    monkeypatch.setattr("flows.batch.BATCH_SECONDS", 0.0)
+    assert len(compute_batch.fn("cut", json.dumps(payload)).outcomes) == 1

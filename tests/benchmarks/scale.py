@@ -1,0 +1,258 @@
+"""How a sweep scales: two workers against one, overhead at 1 s a cell, 1,000 worker threads, and the time to start.
+
+workers: cells a second while the flow dispatches, of a compute-bound sweep on one and on two worker processes in turn,
+rounds interleaved. Read the ratio of the medians (to be at least 1.85; the machine needs two idle cores).
+overhead: a sweep of cells that wait 1 s each on two workers. Read the share of the workers' time that is not spent in
+cells (to be at most 3 %), and the same less the last, uneven round of cells.
+threads: cells that wait 1 s on a cluster of two worker processes with 500 threads each. Read the cells a second (to be
+at least 500) and the memory of the flow process (RSS) at each tenth of the run: to be flat.
+start: from `epsweep run` to the first cell computed, with an embedded server and an empty Prefect home (to be under
+12 s), and when each stage of it was reached.
+
+Each line ends with the load average of the machine, which spoils all of them. All is on loopback and in a temporary
+folder.
+
+    python tests/benchmarks/scale.py [--cells 10000 100000] [--threads 1000] [--repeat 3] [SECTION ...]
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from statistics import median
+from time import monotonic, sleep, time
+
+import psutil
+
+from pipeline.grid import load_sweep
+
+SPEC = """
+name: {name}
+settings: {{certificate: {{bound: tail}}}}
+grid:
+  - function: ["{function}"]
+    sampling: [ball-independent]
+    m: {{from: 1, to: {m}, count: {m}}}
+    n: [{n}]
+    r: [{r}]
+    method: [{method}]
+    seeds: {seeds}
+"""
+FUNCTIONS = """
+import time
+from pathlib import Path
+
+import numpy as np
+
+
+def waiting(x, y):
+    time.sleep(1)
+    return np.ones((len(x), len(y)))
+
+
+def first(x, y):
+    with Path(__file__).with_name("first").open("a") as log:
+        log.write(f"{time.time()}\\n")
+    return np.ones((len(x), len(y)))
+"""
+SIZE, RANK = 10, 2
+
+
+def load():
+    """Load average of the last minute, as it ends a line."""
+    return f"load {os.getloadavg()[0]:.1f}"
+
+
+def write_spec(folder, name, function, cells, n=SIZE, r=RANK, method="svd"):
+    """Write the spec of a sweep of many cells, a matrix each."""
+    m = next(m for m in range(int(cells**0.5), 0, -1) if cells % m == 0)
+    path = folder / f"{name}.yaml"
+    path.write_text(SPEC.format(name=name, function=function, m=m, n=n, r=r, method=method, seeds=cells // m))
+    return path
+
+
+@contextmanager
+def timed_dispatch(module):
+    """Collect the seconds of each run of the flow's dispatcher."""
+    laps = []
+    dispatcher = module.Dispatcher
+
+    class TimedDispatcher(dispatcher):
+        def run(self, *arguments):
+            started = monotonic()
+            super().run(*arguments)
+            laps.append(monotonic() - started)
+
+    module.Dispatcher = TimedDispatcher
+    try:
+        yield laps
+    finally:
+        module.Dispatcher = dispatcher
+
+
+def dispatch_seconds(spec, store, address):
+    """Run the flow in this process; seconds from the start of its dispatcher to the last cell written."""
+    import flows.sweep
+
+    cells = int(load_sweep(spec, allow_code=True).wanted.sum())
+    with timed_dispatch(flows.sweep) as laps:
+        summary = flows.sweep.sweep_flow(str(spec), str(store), address)
+    if summary.done != cells:
+        raise SystemExit(f"{summary}: cells are missing, so the rates mean nothing")
+    return sum(laps)
+
+
+def workers(folder, arguments):
+    """Two workers against one."""
+    from flows.clusters import open_cluster
+
+    cells = 60
+    spec = write_spec(folder, "compute", "exponential", cells, n=400, r=20, method="minimax")
+    rates = {1: [], 2: []}
+    for turn in range(arguments.repeat):
+        for count, found in rates.items():
+            with open_cluster(f"local:{count}") as running:
+                found.append(cells / dispatch_seconds(spec, folder / f"compute-{turn}-{count}.zarr", running.address))
+    one, two = (median(found) for found in rates.values())
+    for count, found in rates.items():
+        print(f"{count} workers: {median(found):.2f} cells/s ({min(found):.2f} to {max(found):.2f}); {load()}")
+    print(f"ratio {two / one:.2f} (at least 1.85)", flush=True)
+
+
+def overhead(folder, arguments):
+    """Overhead at 1 s a cell."""
+    from flows.clusters import open_cluster
+
+    cells = 200
+    spec = write_spec(folder, "overhead", "mine:waiting", cells)
+    with open_cluster("local:2") as running:
+        for turn in range(arguments.repeat):
+            seconds = dispatch_seconds(spec, folder / f"overhead-{turn}.zarr", running.address)
+            share = 200 * seconds / cells - 100
+            print(f"{cells} cells of 1 s on 2 workers: {seconds:.1f} s, overhead {share:.1f} % (at most 3 %); {load()}")
+
+
+@contextmanager
+def many_threads(folder, count):
+    """A scheduler and two worker processes with many threads each; yields the scheduler's address."""
+    from distributed import Client
+
+    from tests.benchmarks.fault_site import Service, free_port
+
+    loopback = ["--host", "127.0.0.1", "--dashboard-address", "127.0.0.1:0"]
+    port = free_port()
+    address = f"tcp://127.0.0.1:{port}"
+    environment = dict(os.environ) | {"PYTHONPATH": f"{folder}:{Path(__file__).parents[2]}"}
+    commands = [["scheduler", "--port", str(port)], *[["worker", address, "--nthreads", str(count // 2)]] * 2]
+    with ExitStack() as stack:
+        for number, command in enumerate(commands):
+            service = Service(
+                [sys.executable, "-m", "dask", *command, *loopback], folder / f"dask-{number}.log", environment
+            )
+            service.start()
+            stack.callback(service.kill)
+        with Client(address, timeout=60, set_as_default=False) as client:
+            client.wait_for_workers(2, timeout=120)
+        yield address
+
+
+def threads(folder, arguments):
+    """Cells that only wait, on many worker threads."""
+    with many_threads(folder, arguments.threads) as address:
+        for cells in arguments.cells:
+            spec = write_spec(folder, f"threads-{cells}", "mine:waiting", cells)
+            memory, ended = [], threading.Event()
+            watch = threading.Thread(target=_watch_memory, args=(memory, ended))
+            watch.start()
+            try:
+                seconds = dispatch_seconds(spec, folder / f"threads-{cells}.zarr", address)
+            finally:
+                ended.set()
+                watch.join()
+            print(f"{cells} cells of 1 s on {arguments.threads} threads: {seconds:.1f} s, ", end="")
+            print(f"{cells / seconds:.0f} cells/s (at least 500); {load()}")
+            tenths = [memory[int(part * (len(memory) - 1) / 10)] / 2**20 for part in range(11)]
+            print("MiB of the flow process at each tenth: " + " ".join(f"{size:.0f}" for size in tenths), flush=True)
+
+
+def _watch_memory(memory, ended):
+    process = psutil.Process()
+    while not ended.wait(0.2):
+        memory.append(process.memory_info().rss)
+
+
+def start(folder, arguments):
+    """From the command to the first cell."""
+    spec = write_spec(folder, "start", "mine:first", 4)
+    for turn in range(arguments.repeat):
+        environment = dict(os.environ) | {"PREFECT_HOME": str(folder / f"empty-{turn}"), "EPSWEEP_ALLOW_CODE": "1"}
+        environment.pop("PREFECT_API_URL", None)
+        store = folder / f"start-{turn}.zarr"
+        (folder / "first").unlink(missing_ok=True)
+        command = [sys.executable, "-m", "flows", "run", str(spec), "--store", str(store), "--cluster", "local:2"]
+        began, clock = monotonic(), time()
+        with subprocess.Popen(command, env=environment, cwd=folder, stdout=subprocess.PIPE, text=True) as process:
+            stages = _stages(process, store, environment["PREFECT_HOME"], began)
+            process.communicate()
+        if process.returncode:
+            raise SystemExit(f"the sweep ended with exit code {process.returncode}")
+        first = float((folder / "first").read_text().split()[0]) - clock
+        shown = ", ".join(f"{name} {seconds:.1f}" for name, seconds in sorted(stages.items(), key=lambda item: item[1]))
+        print(f"first cell after {first:.1f} s (under 12): {shown}; {load()}", flush=True)
+
+
+def _stages(process, store, home, began):
+    """Seconds until each stage of a starting run could be seen from outside, until the store has been made."""
+    stages = {}
+    seen = {
+        "server started": lambda family: any("flows.server" in command for command in family),
+        "database made": lambda family: any(Path(home).glob("*.db")),
+        "workers started": lambda family: sum("spawn_main" in command for command in family) >= 2,
+        "store made": lambda family: store.exists(),
+    }
+    while process.poll() is None and len(stages) < len(seen):
+        family = []
+        with suppress(psutil.Error):
+            family = [" ".join(child.cmdline()) for child in psutil.Process(process.pid).children(recursive=True)]
+        for name, holds in seen.items():
+            if name not in stages and holds(family):
+                stages[name] = monotonic() - began
+        sleep(0.05)
+    return stages
+
+
+SECTIONS = {section.__name__: section for section in (workers, overhead, threads, start)}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sections", nargs="*", choices=[*SECTIONS, "all"], default="all", help="default: all")
+    parser.add_argument("--cells", type=int, nargs="+", default=[10_000, 100_000], help="of threads")
+    parser.add_argument("--threads", type=int, default=1000, help="of the two workers together")
+    parser.add_argument("--repeat", type=int, default=3, help="rounds of the other sections")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "mine.py").write_text(FUNCTIONS)
+        sys.path.append(str(folder))
+        os.environ |= {"PREFECT_HOME": str(folder / "prefect"), "EPSWEEP_ALLOW_CODE": "1"}
+        os.environ.pop("PREFECT_API_URL", None)
+        from flows.server import prefect_server
+
+        chosen = SECTIONS if "all" in arguments.sections else arguments.sections
+        with prefect_server() as wait_for_server:
+            wait_for_server()
+            for section in (section for section in chosen if section != "start"):
+                print(f"\n{section}: {SECTIONS[section].__doc__}", flush=True)
+                SECTIONS[section](folder, arguments)
+        if "start" in chosen:
+            print(f"\nstart: {start.__doc__}", flush=True)
+            start(folder, arguments)
+
+
+if __name__ == "__main__":
+    main()

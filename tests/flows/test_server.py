@@ -1,0 +1,44 @@
+"""The embedded server: it is restarted when it dies, ends with its run, and its files are its owner's."""
+
+import os
+import select
+import stat
+import subprocess
+import sys
+
+import psutil
+
+DEADLINE = 180
+
+
+def test_run_survives_the_death_of_its_server(write_spec, workspace, server_environment, tmp_path_factory):
+    spec = write_spec("waiting", function="['mine:waiting']", m="[2, 3]", seeds="1")
+    for pipe in ("arrived", "go"):
+        os.mkfifo(workspace / pipe)
+    home = tmp_path_factory.mktemp("home") / "prefect"
+    environment = {key: value for key, value in server_environment.items() if key != "PREFECT_API_URL"}
+    with subprocess.Popen(
+        [sys.executable, "-m", "flows", "run", str(spec), "--cluster", "local:1"],
+        cwd=workspace,
+        env=environment | {"PREFECT_HOME": str(home)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        arrived = os.open(workspace / "arrived", os.O_RDONLY | os.O_NONBLOCK)
+        poller = select.poll()
+        poller.register(arrived, select.POLLHUP)
+        assert poller.poll(1000 * DEADLINE)
+        os.close(arrived)
+        children = psutil.Process(process.pid).children()
+        (server,) = [child for child in children if "flows.server" in child.cmdline()]
+        server.kill()
+        (workspace / "go").open("w").close()
+        output, errors = process.communicate(timeout=DEADLINE)
+    assert process.returncode == 0, errors
+    assert "done: 2 of 2 cells" in output
+    assert all(" a second, " in line for line in errors.splitlines()), errors  # progress, and no word of the server
+    assert stat.S_IMODE(home.stat().st_mode) == 0o700
+    readable = [path for path in home.rglob("*") if path.is_file() and path.stat().st_mode & 0o077]
+    assert (home / "prefect.db").exists()
+    assert not readable
