@@ -156,7 +156,7 @@ def publish_results(
     store: str, sweep: Sweep, counts: str, failures: Sequence[str], figures: Sequence[Path], reason: str
 ) -> None:
     """Publish the medians of the main quantity as a table, and a report that names failed cells and figures."""
-    with best_effort("results are not published"):
+    with best_effort("medians are not published"):
         quantity = sweep.experiment.main
         curves = median_curves(open_results(store), quantity)
         frame = curves[[quantity, "trials"]].to_dataframe().reset_index().dropna(subset=[quantity])
@@ -170,6 +170,7 @@ def publish_results(
             key="sweep-summary",
             description=f"{sweep.name} in {store}: {counts}{shown}",
         )
+    with best_effort("the report is not published"):
         create_markdown_artifact(
             _report(store, sweep, counts, failures, figures, reason), key="sweep-report", description=f"{sweep.name}"
         )
@@ -179,7 +180,7 @@ def _report(
     store: str, sweep: Sweep, counts: str, failures: Sequence[str], figures: Sequence[Path], reason: str
 ) -> str:
     lines = [f"# {sweep.name}", "", f"{counts}, in `{store}` on {socket.gethostname()}.", "", "## Figures", ""]
-    lines += [f"- `{figure.resolve()}`" for figure in figures] or [f"None: {reason}."]
+    lines += [f"- [{figure.name}]({figure.resolve().as_uri()})" for figure in figures] or [f"None: {reason}."]
     if failures:
         lines += ["", "## Failed cells", "", *(f"- {failure}" for failure in failures[:_NAMED_FAILURES])]
         if len(failures) > _NAMED_FAILURES:

@@ -1,6 +1,7 @@
 """The command line."""
 
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ import click
 import numpy as np
 
 from flows.specs import ALLOW_CODE, default_store, find_sweep, shipped_sweeps
-from pipeline.errors import EpsweepError, InputError, Interrupted
+from pipeline.errors import EpsweepError, InputError, Interrupted, one_line
 from pipeline.experiment import describe
 from pipeline.grid import Sweep
 
@@ -83,6 +84,7 @@ def run(spec: str, store: str | None, cluster: str, retry_failed: bool, allow_co
       epsweep run my-sweep.yaml --store results/mine.zarr --cluster local:8
     """
     from flows.clusters import check_cluster, describe_cluster, local_workers, open_cluster, reaches_loopback
+    from flows.logs import log_file
     from flows.planning import make_plan
     from flows.server import configured_server, prefect_server
     from storage import pending, single_writer, sweep_status
@@ -108,22 +110,25 @@ def run(spec: str, store: str | None, cluster: str, retry_failed: bool, allow_co
         seconds = plan.wall_seconds(workers.count if workers else 1)
         click.echo(f"predicted: {_duration(seconds)}, {plan.peak_memory / 2**20:.0f} MiB a worker")
         click.echo(f"cluster: {describe_cluster(cluster)}")
-        with _stopping_on_sigterm(), prefect_server() as wait_for_server, open_cluster(cluster) as running:
+        with (
+            _stopping_on_sigterm(),
+            log_file(log),
+            prefect_server() as wait_for_server,
+            open_cluster(cluster) as running,
+        ):
             wait_for_server()
-            from flows.logs import log_file
-
-            with log_file(log):
-                _run_flow(str(path), target, running.address, retry_failed)
-    _conclude(sweep, spec, target, cluster, ran=plan.cells > 0)
+            _run_flow(str(path), target, running.address, retry_failed)
+    same = ["epsweep", "run", spec, "--store", target, "--cluster", cluster, *["--allow-code"] * allow_code]
+    _conclude(sweep, target, shlex.join(same), ran=plan.cells > 0)
 
 
 def _run_flow(spec: str, store: str, cluster: str, retry_failed: bool) -> None:
     """Run the flow, which leaves failed cells for `_conclude` to name; raise whatever else stopped it."""
     import httpx
-    from prefect.exceptions import CancelledRun, FailedRun
+    from prefect.exceptions import CancelledRun, FailedRun, ParameterTypeError
     from prefect.logging.handlers import APILogHandler
 
-    from flows.sweep import sweep_flow
+    from flows.sweep import ended, sweep_flow
 
     try:
         sweep_flow(spec, store, cluster, retry_failed)
@@ -131,9 +136,13 @@ def _run_flow(spec: str, store: str, cluster: str, retry_failed: bool) -> None:
         pass  # cells failed
     except CancelledRun as error:
         raise Interrupted(str(error)) from error
+    except ParameterTypeError as error:
+        raise InputError(f"flow: {one_line(error)}") from error
     except httpx.HTTPError as error:
         reason = f"the server does not answer ({describe(error)})"
         click.echo(f"epsweep: Prefect: {reason}; its record of this run is incomplete", err=True)
+        if ended:
+            raise ended[-1] from error
     finally:
         APILogHandler().flush()  # while the server is there
 
@@ -152,7 +161,7 @@ def _stopping_on_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, previous)
 
 
-def _conclude(sweep: Sweep, spec: str, store: str, cluster: str, *, ran: bool) -> None:
+def _conclude(sweep: Sweep, store: str, same: str, *, ran: bool) -> None:
     """Say what there is now; exit 1 if cells failed."""
     from flows.figures import draw_results, figures_folder
     from storage import Status, sweep_status
@@ -170,7 +179,6 @@ def _conclude(sweep: Sweep, spec: str, store: str, cluster: str, *, ran: bool) -
         click.echo("figures: " + (" ".join(map(str, figures)) or f"none ({reason})"))
     if len(failed):
         _name_failures(store)
-        same = f"epsweep run {spec} --store {store} --cluster {cluster}"
         click.echo(f"next: mend the cause, then: {same} --retry-failed")
         raise SystemExit(EXIT_FAILED_CELLS)
     click.echo(f"next: epsweep curves {store}")
@@ -363,7 +371,7 @@ def merge(into: str, other: str) -> None:
 @_sweep_options
 @_retry_option
 @click.option("--cron", multiple=True, help="Schedule of five fields in UTC, such as '0 3 * * *'.")
-@click.option("--interval", multiple=True, type=int, help="Schedule in seconds.")
+@click.option("--interval", multiple=True, type=click.IntRange(60, _YEAR), help="Schedule in seconds.")
 @click.option(
     "--folder", type=click.Path(path_type=Path), default=Path(), help="Working directory of the runs; default this one."
 )
@@ -495,7 +503,8 @@ def main(arguments: list[str] | None = None) -> Any:
         click.echo(f"epsweep: {error}", err=True)
         sys.exit(EXIT_BAD_INPUT)
     except OSError as error:
-        click.echo(f"epsweep: {str(error.filename)[:200]}: {error.strerror or error}; use another path", err=True)
+        where = f"{str(error.filename)[:200]}: {error.strerror or error}; use another path" if error.filename else error
+        click.echo(f"epsweep: {where}", err=True)
         sys.exit(EXIT_BAD_INPUT)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
+from multiprocessing import resource_tracker
 from typing import Any
 
 import dask
@@ -17,12 +18,13 @@ from dask.system import CPU_COUNT
 from distributed import Client, LocalCluster
 from distributed.security import Security
 from distributed.system import MEMORY_LIMIT
+from distributed.utils import LoopRunner
+from tornado.ioloop import IOLoop
 
-from flows.launch import SETTINGS, cluster_class, encryption, log_folder, started
+from flows.launch import SETTINGS, cluster_class, encryption, interruptible, log_folder, started
 from flows.profiles import Profile, load_profile, security_of
 from pipeline.errors import InputError, one_line
 
-_LOOPBACK = ("127.", "localhost", "[::1]")
 _RESERVED_BYTES = 2**30  # for the flow, the scheduler and the Prefect server
 _START_SECONDS = 60.0
 _SAME_VERSIONS = ("epsweep", "prefect", "distributed")
@@ -73,8 +75,7 @@ _opened: dict[str, RunningCluster] = {}  # by this process, by address: what ope
 
 
 def dask_setup(worker: object) -> None:
-    """Prepare a local worker process, as Dask calls it: Ctrl-C is for the flow, which then ends its workers."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Prepare a local worker process, as Dask calls it: the dispatcher tells what matters."""
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
 
 
@@ -112,7 +113,8 @@ def reaches_loopback(cluster: str) -> bool:
     if local_workers(cluster) is not None:
         return True
     address = cluster if _is_address(cluster) else load_profile(cluster).address
-    return address is not None and address.partition("://")[2].startswith(_LOOPBACK)
+    host = (address or "").partition("://")[2].rpartition(":")[0]
+    return host.startswith("127.") or host in ("localhost", "[::1]")
 
 
 def describe_cluster(cluster: str) -> str:
@@ -170,22 +172,42 @@ def open_cluster(cluster: str) -> Iterator[RunningCluster]:
 
 
 @contextmanager
+def _loop_deaf_to_interrupts() -> Iterator[IOLoop]:
+    """Dask's event loop in a thread that blocks SIGINT: the worker processes that it starts inherit that.
+
+    Ctrl-C is for the flow, which then ends its workers.
+    """
+    resource_tracker.ensure_running()  # to start it later would unblock the signal
+    runner = LoopRunner(asynchronous=False)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        runner.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    try:
+        yield runner.loop
+    finally:
+        runner.stop()
+
+
+@contextmanager
 def _find(cluster: str) -> Iterator[RunningCluster]:
     workers = local_workers(cluster)
     if workers is not None:
-        with (
-            dask.config.set(_LOCAL),
-            LocalCluster(
-                n_workers=workers.count,
-                threads_per_worker=1,
-                memory_limit=int(workers.memory),
-                silence_logs=logging.CRITICAL,  # the dispatcher tells what matters of it
-                host="127.0.0.1",
-                dashboard_address="127.0.0.1:0",
-                worker_dashboard_address="127.0.0.1:0",
-            ) as local,
-        ):
-            yield _inspect(local.scheduler_address, workers.count, _START_SECONDS)
+        with dask.config.set(_LOCAL), _loop_deaf_to_interrupts() as loop:
+            with interruptible():
+                local = LocalCluster(
+                    n_workers=workers.count,
+                    threads_per_worker=1,
+                    memory_limit=int(workers.memory),
+                    silence_logs=logging.CRITICAL,  # the dispatcher tells what matters of it
+                    host="127.0.0.1",
+                    dashboard_address="127.0.0.1:0",
+                    worker_dashboard_address="127.0.0.1:0",
+                    loop=loop,
+                )
+            with local:
+                yield _inspect(local.scheduler_address, workers.count, _START_SECONDS)
         return
     if _is_address(cluster):
         _check_certificates(cluster)

@@ -3,6 +3,7 @@
 The code is the installed package, which the worker's machine must have; nothing is fetched.
 """
 
+import re
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -17,7 +18,7 @@ from prefect.client.schemas.objects import StateType
 from prefect.deployments.runner import DeploymentApplyError, RunnerDeployment
 from prefect.events.actions import ChangeFlowRunState
 from prefect.events.schemas.automations import EventTrigger, Posture
-from prefect.exceptions import ObjectNotFound
+from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.schedules import Cron, Interval, Schedule
 from prefect.types.entrypoint import EntrypointType
 from pydantic import TypeAdapter, ValidationError
@@ -32,6 +33,7 @@ _POOL_TYPE = "process"
 _CRASHED = "epsweep: a sweep that stopped sending heartbeats has crashed"
 _SILENCE = timedelta(seconds=90)  # three heartbeats
 _SHORTEST_INTERVAL = 60
+_NAME = re.compile(r"[\w][\w. -]{0,99}")
 
 
 def deploy(
@@ -78,6 +80,9 @@ def deploy(
     if url is None:
         raise InputError("Prefect: a deployment needs a server that stays; set PREFECT_API_URL")
     check_health(url)
+    for field, value in (("name", name), ("work-pool", work_pool)):
+        if not _NAME.fullmatch(value):
+            raise InputError(f"{field}: {shown(value)} will not do; use letters, digits, '-', '_' and '.'")
     schedules = _schedules(cron, interval)
     missing = [key for key in ("spec", "store") if key not in parameters]
     if schedules and missing:
@@ -98,7 +103,7 @@ def deploy(
             enforce_parameter_schema=True,
         )
         return cast("UUID", deployment.apply())
-    except (httpx.HTTPError, DeploymentApplyError) as error:
+    except (httpx.HTTPError, DeploymentApplyError, ObjectAlreadyExists) as error:
         raise EpsweepError(f"Prefect: the server refuses the deployment ({describe(error)}); check its log") from error
 
 

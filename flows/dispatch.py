@@ -7,7 +7,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from queue import Empty, SimpleQueue
 from time import monotonic
 from types import FrameType
@@ -17,6 +17,7 @@ import numpy as np
 from distributed.client import ClosedClientError
 from distributed.scheduler import KilledWorker
 from prefect.context import serialize_context
+from prefect.exceptions import CancelledRun
 from prefect_dask.task_runners import DaskTaskRunner, PrefectDaskFuture
 
 from flows.batch import Computed, submit_batch
@@ -44,8 +45,9 @@ _DEADLY = "its worker process died each time this cell was computed alone (kille
 class Dispatcher:
     """One run over a list of batches.
 
-    A batch whose worker died is set aside; when nothing else runs, what was set aside is computed one piece at a time
-    and halved until its poisonous cell stands alone. A cell that kills its worker twice so is recorded as failed.
+    A batch whose worker died is sent once more; if that one dies too it is set aside. When nothing else runs, what was
+    set aside is computed one piece at a time and halved until its poisonous cell stands alone. A cell that kills its
+    worker twice so is recorded as failed.
 
     Attributes
     ----------
@@ -81,6 +83,7 @@ class Dispatcher:
         self._looked = self._supplied = monotonic()
         self.patience = max(self.patience, _PATIENCE_SECONDS)
         self._context: dict[str, Any] | None = None
+        self._alone: Batch | None = None
 
     def run(self, batches: Sequence[Batch]) -> None:
         """Compute batches in order and write their outcomes.
@@ -104,8 +107,7 @@ class Dispatcher:
                         raise Interrupted("stopped; finished cells are stored: run the same command to go on")
             finally:
                 with suppress(Exception):  # a cluster that is gone has nothing to cancel
-                    for future in self._running:
-                        future.wrapped_future.cancel(force=True)
+                    self.runner.client.cancel([each.wrapped_future for each in self._running], force=True)
 
     def _look_at_workers(self) -> None:
         """Count the worker threads every few seconds: workers come late and go."""
@@ -134,7 +136,8 @@ class Dispatcher:
         while waiting and len(self._running) < _WINDOW_A_THREAD * max(self._threads, 1) and monotonic() < until:
             self._start(waiting.popleft())
         if suspects and not waiting and not self._running:
-            self._start(suspects.popleft())
+            self._alone = suspects.popleft()
+            self._start(self._alone)
 
     def _start(self, batch: Batch) -> None:
         cases = [self.sweep.case(cell).labels for cell in batch.cells]
@@ -160,7 +163,7 @@ class Dispatcher:
         lost, broken = False, None
         for future in self._arrivals():
             batch = self._running.pop(future)
-            alone = not self._running and not waiting
+            alone = batch is self._alone
             try:
                 computed = self._result(future)
             except _LostBatchError:
@@ -184,8 +187,11 @@ class Dispatcher:
                 elif alone:
                     suspects.extendleft(reversed(batch.pieces()))
                     continue
-                else:
+                elif batch.deaths:
                     suspects.append(batch)
+                    continue
+                else:
+                    waiting.append(replace(batch, deaths=1))
                     continue
             done, rest = batch.split(len(computed.outcomes))
             if rest is not None:
@@ -241,6 +247,8 @@ class Dispatcher:
             computed: Computed = future.result()
         except KilledWorker:
             raise
+        except CancelledRun as error:
+            raise _LostBatchError from error
         except Exception as error:  # a failing case is an outcome: this is Prefect's or the cluster's
             raise EpsweepError(
                 f"flow: a batch could not be run ({describe(error)}); finished cells are stored: check the Prefect "

@@ -14,7 +14,7 @@ from flows.clusters import check_cluster, open_cluster, reaches_loopback
 from flows.planning import make_plan
 from flows.server import check_health, configured_server, prefect_home
 from flows.specs import default_store, find_sweep
-from pipeline.errors import EpsweepError, InputError
+from pipeline.errors import EpsweepError, InputError, StoreError, without_secrets
 from storage import pending, single_writer, sweep_status
 
 
@@ -92,9 +92,10 @@ def _packages() -> str:
 
 
 def _store(store: str) -> str:
-    """Take the store's lock, which needs all that writing needs."""
+    """Take the store's lock, which shows that its surroundings can be written."""
     with single_writer(store):
-        pass
+        if Path(store).exists() and not os.access(store, os.W_OK):
+            raise StoreError(f"store: {store} cannot be written; change its permissions or its mount")
     if "://" in store:
         return f"{store} can be written, and its server keeps it to one writer"
     free = shutil.disk_usage(Path(store).resolve().parent).free
@@ -104,7 +105,7 @@ def _store(store: str) -> str:
 def _prefect(cluster: str) -> str:
     if url := configured_server():
         check_health(url)
-        return f"{url} answers"
+        return f"{without_secrets(url)} answers"
     if not reaches_loopback(cluster):
         raise InputError(f"workers of {cluster} need a Prefect server that they can reach; set PREFECT_API_URL")
     home = prefect_home()

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, LogLocator, NullFormatter, NullLocator, StrMethodFormatter
 
 from pipeline.approximation import Approximation
-from pipeline.errors import InputError
+from pipeline.errors import EpsweepError, InputError, one_line
 from pipeline.experiment import Experiment, Label
 from storage import open_results
 from storage.curves import TRIALS, median_curves
@@ -81,8 +81,8 @@ def draw_results(store: str, experiment: Experiment) -> tuple[list[Path], str]:
     """Draw the curves of a store into its folder of figures: the PNG files, or none and the reason."""
     try:
         return plot_curves(open_results(store), experiment, figures_folder(store), {}), ""
-    except (InputError, OSError) as error:
-        return [], str(error)
+    except (EpsweepError, OSError, ValueError) as error:  # cells matter more
+        return [], one_line(error)
 
 
 def plot_convergence(found: Mapping[str, Approximation], out: str | Path) -> Path:

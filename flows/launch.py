@@ -7,6 +7,8 @@ import importlib
 import inspect
 import logging
 import re
+import signal
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
@@ -19,7 +21,7 @@ from distributed.deploy import Cluster
 from distributed.security import Security
 
 from flows.profiles import Profile, security_of
-from pipeline.errors import InputError, one_line, shown
+from pipeline.errors import EpsweepError, InputError, Interrupted, one_line, shown
 from pipeline.experiment import describe
 
 _KEPT_BYTES = 2**28
@@ -93,6 +95,23 @@ def log_folder(profile: Profile) -> str | None:
 
 
 @contextmanager
+def interruptible() -> Iterator[None]:
+    """Have Ctrl-C raise an `Exception`: only for these does Dask close a half-started cluster."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: object) -> None:
+        raise Interrupted("stopped; finished cells are stored: run the same command to go on")
+
+    previous = signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+@contextmanager
 def started(profile: Profile, name: str) -> Iterator[Any]:
     """Start a profile's cluster with its first workers on the way; ended at the end of the context.
 
@@ -107,8 +126,9 @@ def started(profile: Profile, name: str) -> Iterator[Any]:
     security = security_of(profile)
     with dask.config.set({**SETTINGS, **encryption(security)}):
         try:
-            cluster = build(**_arguments(build, profile, security, name))
-        except InputError:
+            with interruptible():
+                cluster = build(**_arguments(build, profile, security, name))
+        except EpsweepError:
             raise
         except Exception as error:  # of whatever package
             reason = describe(error).partition(" Very likely")[0]  # dask-jobqueue adds all that it was given
@@ -198,9 +218,10 @@ def _complete_jobs(build: Any, arguments: dict[str, Any], security: Security | N
     exports = [f"export {key}={value}" for key, value in environment().items()]
     arguments["job_script_prologue"] = exports + list(arguments.get("job_script_prologue", []))
     extra = list(map(str, arguments.get("worker_extra_args", [])))
-    if "--dashboard-address" not in extra:
+    given = {each.partition("=")[0] for each in extra}
+    if "--dashboard-address" not in given:
         extra += ["--dashboard-address", _NO_DASHBOARD]
-    if "--lifetime" not in extra and build.__name__ == "SLURMCluster":
+    if "--lifetime" not in given and build.__name__ == "SLURMCluster":
         walltime = arguments.get("walltime") or dask.config.get("jobqueue.slurm.walltime")
         lifetime, stagger = worker_lifetime(walltime, name)
         extra += ["--lifetime", f"{lifetime}s", "--lifetime-stagger", f"{stagger}s"]

@@ -13,18 +13,18 @@ import sys
 import threading
 import tomllib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
-from urllib.parse import urlsplit
 
 import httpx
 from filelock import FileLock
 from platformdirs import user_data_path
 
-from pipeline.errors import EpsweepError, InputError
+from pipeline.errors import EpsweepError, InputError, without_secrets
 
 _ANSWER_SECONDS = 10
+_MIGRATION_SECONDS = 120
 _RESTARTS = 20
 _RESTART_SECONDS = 60  # that requests wait for the embedded server to come back
 _BACKLOG = 512
@@ -65,13 +65,12 @@ def check_health(url: str) -> None:
     InputError
         If it does not answer, or refuses the credentials.
     """
-    parts = urlsplit(url)
-    shown = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+    shown = without_secrets(url)
     try:
         httpx.get(f"{url.rstrip('/')}/health", timeout=_ANSWER_SECONDS).raise_for_status()
         refused = _refused()
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        reason = str(error).replace(url, shown) or type(error).__name__
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+        reason = without_secrets(error) or type(error).__name__
         raise InputError(
             f"Prefect: the configured server {shown} does not answer ({reason}); start it, or unset PREFECT_API_URL"
         ) from error
@@ -140,13 +139,13 @@ def prefect_server() -> Iterator[Callable[[], None]]:
         closing = threading.Event()
 
         def supervise() -> None:
-            while True:
-                with servers[-1] as server:
-                    server.wait()
-                if closing.is_set() or len(servers) > _RESTARTS:
-                    break
-                servers.append(_start(listener, log))
-            listener.close()  # requests fail now instead of waiting
+            with listener, suppress(OSError):  # closed, requests fail at once instead of waiting
+                while True:
+                    with servers[-1] as server:
+                        server.wait()
+                    if closing.is_set() or len(servers) > _RESTARTS:
+                        break
+                    servers.append(_start(listener, log))
 
         supervisor = threading.Thread(target=supervise, daemon=True)
 
@@ -163,9 +162,11 @@ def prefect_server() -> Iterator[Callable[[], None]]:
             closing.set()
             if supervisor.ident is None:
                 supervisor.start()
+            end = subprocess.Popen.terminate
             while supervisor.is_alive():
-                servers[-1].terminate()
+                end(servers[-1])
                 supervisor.join(_ANSWER_SECONDS)
+                end = subprocess.Popen.kill
 
 
 def _private(path: str, flags: int) -> int:
@@ -195,7 +196,7 @@ def _serve(listener: socket.socket) -> None:
     import uvicorn
     from prefect.server.api.server import create_app
 
-    migrating = FileLock(prefect_home() / "server.lock")
+    migrating = FileLock(prefect_home() / "server.lock", timeout=_MIGRATION_SECONDS)
 
     class AnnouncedServer(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:

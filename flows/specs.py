@@ -44,7 +44,8 @@ def find_sweep(spec: str, *, allow_code: bool) -> tuple[Path, Sweep]:
         elif not path.exists() and path.suffix not in (".yaml", ".yml"):
             raise InputError(f"spec: {spec!r} is neither a file nor a shipped sweep; shipped are {', '.join(shipped)}")
     if allow_code:
-        sys.path += [str(path.resolve().parent), str(Path.cwd())]  # last: a user's file shadows no library
+        folders = (str(path.resolve().parent), str(Path.cwd()))
+        sys.path += [each for each in folders if each not in sys.path]  # last: a user's file shadows no library
     return path, load_sweep(path, allow_code=allow_code)
 
 

@@ -21,13 +21,15 @@ from flows.planning import make_plan
 from flows.progress import Reporter, Tally
 from flows.specs import code_allowed, find_sweep
 from pipeline.errors import EpsweepError, Interrupted
-from pipeline.grid import Sweep, parse_sweep
+from pipeline.grid import MAX_SPEC_CHARACTERS, Sweep, parse_sweep
 from storage import Status, Writer, failures, pending, sweep_status
 
 _LOGGER = logging.getLogger("epsweep")
-_MAX_SPEC_CHARACTERS = 200_000
 _REMEDY = "finished cells are stored: run the same command to go on"
 _NOT_CONTROL = r"^[^\x00-\x1f\x7f]+$"
+
+
+ended: list[EpsweepError] = []  # why the last run of this process stopped, where no server can be told
 
 
 def _text(description: str, longest: int, pattern: str | None = None) -> object:
@@ -39,7 +41,7 @@ Spec = Annotated[
     str,
     _text(
         "Name of a shipped sweep, path of a specification where the flow runs, or the YAML text itself",
-        _MAX_SPEC_CHARACTERS,
+        MAX_SPEC_CHARACTERS,
     ),
 ]
 Store = Annotated[str, _text("Path, or s3://bucket/key, of the results; made if there is none", 1000, _NOT_CONTROL)]
@@ -88,14 +90,17 @@ def sweep_flow(
         A failed state if cells failed, or if specification, store or cluster cannot be used (it raises an
         `EpsweepError`); a cancelled state after a signal, or when the flow run is cancelled at the server.
     """
+    ended.clear()
     with logs_in_prefect():
         try:
             return _run(spec, store, cluster, retry_failed)
         except (Interrupted, KeyboardInterrupt, TerminationSignal) as error:
             message = str(error) or f"stopped; {_REMEDY}"
+            ended.append(Interrupted(message))
             _LOGGER.warning(message, extra={"event": "stopped"})
             return Cancelled(message=message)
         except EpsweepError as error:
+            ended.append(error)
             _LOGGER.error(str(error), extra={"event": "refused"})  # noqa: TRY400 (the message says it all)
             return Failed(message=str(error), data=error)
 
@@ -109,32 +114,33 @@ def _run(spec: str, store: str, cluster: str, retry_failed: bool) -> "Summary | 
         cluster,
         extra={"event": "start", "sweep": sweep.name, "store": store, "cluster": cluster},
     )
-    with Writer.open(store, sweep) as writer, open_cluster(cluster) as running:
+    with Writer.open(store, sweep) as writer:
         take_over(store)
-        todo = pending(sweep, sweep_status(store, sweep), retry_failed=retry_failed)
-        plan = make_plan(sweep, todo, running.threads)
-        plan.require_memory(running.worker_memory)
-        fields = {"cells": plan.cells, "batches": len(plan.batches), "predicted_seconds": round(plan.seconds, 1)}
-        _LOGGER.info(
-            "%d cells to compute in %d batches on %d worker threads",
-            plan.cells,
-            len(plan.batches),
-            running.threads,
-            extra={"event": "plan", "threads": running.threads, **fields},
-        )
-        tally, stop = Tally(plan.cells, plan.seconds), threading.Event()
-        with (
-            Bookkeeper(tally, stop) as bookkeeper,
-            DaskTaskRunner(address=running.address) as runner,
-            Reporter(tally, Console(stderr=True)) as reporter,
-        ):
-            try:
-                Dispatcher(sweep, writer, runner, tally, reporter.update, stop, running.timeout).run(plan.batches)
-            except Interrupted as error:
-                if bookkeeper.cancelled:
-                    raise Interrupted(f"cancelled at the Prefect server; {_REMEDY}") from error
-                raise
-    return _conclude(store, sweep)
+        with open_cluster(cluster) as running:
+            todo = pending(sweep, sweep_status(store, sweep), retry_failed=retry_failed)
+            plan = make_plan(sweep, todo, running.threads)
+            plan.require_memory(running.worker_memory)
+            fields = {"cells": plan.cells, "batches": len(plan.batches), "predicted_seconds": round(plan.seconds, 1)}
+            _LOGGER.info(
+                "%d cells to compute in %d batches on %d worker threads",
+                plan.cells,
+                len(plan.batches),
+                running.threads,
+                extra={"event": "plan", "threads": running.threads, **fields},
+            )
+            tally, stop = Tally(plan.cells, plan.seconds), threading.Event()
+            with (
+                Bookkeeper(tally, stop) as bookkeeper,
+                DaskTaskRunner(address=running.address) as runner,
+                Reporter(tally, Console(stderr=True)) as reporter,
+            ):
+                try:
+                    Dispatcher(sweep, writer, runner, tally, reporter.update, stop, running.timeout).run(plan.batches)
+                except Interrupted as error:
+                    if bookkeeper.cancelled:
+                        raise Interrupted(f"cancelled at the Prefect server; {_REMEDY}") from error
+                    raise
+        return _conclude(store, sweep)
 
 
 def _load(spec: str) -> Sweep:
@@ -157,6 +163,8 @@ def _conclude(store: str, sweep: Sweep) -> "Summary | State[None]":
             message=f"{summary.failed} of {summary.cells} cells failed: {named[0]}; mend the cause, then run the same "
             "with retry_failed"
         )
+    if summary.missing:
+        return Failed(message=f"{summary.missing} of {summary.cells} cells are missing; run the same again")
     return summary
 
 

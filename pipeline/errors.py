@@ -1,7 +1,9 @@
 """Exceptions whose message is one clear line for the person at the command line."""
 
+import re
 import reprlib
 
+_USER_INFO = re.compile(r"(?<=://)[^\s/'\"]*@")
 _REPR = reprlib.Repr()
 _REPR.maxlevel, _REPR.maxstring, _REPR.maxlong, _REPR.maxother = 3, 80, 40, 80
 
@@ -18,6 +20,11 @@ def one_line(text: object, limit: int = 200) -> str:
     """A text in one line of bounded length, control characters escaped."""
     line = " ".join(str(text).split())
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in line)[:limit]
+
+
+def without_secrets(text: object) -> str:
+    """A text in one line whose URLs name no user and no password."""
+    return _USER_INFO.sub("", one_line(text, 500))
 
 
 class EpsweepError(Exception):

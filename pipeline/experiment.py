@@ -15,6 +15,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel
 
+from pipeline.errors import without_secrets
+
 Label: TypeAlias = str | int
 Columns: TypeAlias = Mapping[str, npt.NDArray[Any]]
 
@@ -188,4 +190,4 @@ class Experiment:
 
 def describe(error: BaseException) -> str:
     """One line for an error: its type and its message."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:500]
+    return without_secrets(f"{type(error).__name__}: {error}")

@@ -20,13 +20,13 @@ from pipeline.experiments import EXPERIMENTS
 from pipeline.predicates import Predicate
 
 MAX_CELLS = 20_000_000
-_MAX_SPEC_CHARACTERS = 200_000
+MAX_SPEC_CHARACTERS = 200_000
 _MAX_EVALUATED = 5 * MAX_CELLS
 _MAX_LABELS = 100_000
 _MAX_INTEGER = 2**31 - 1
 _MAX_DIGITS = 5000
 
-_TOO_LONG = f"more than {_MAX_SPEC_CHARACTERS} characters; a spec is a short text: use ranges, or several specs"
+_TOO_LONG = f"more than {MAX_SPEC_CHARACTERS} characters; a spec is a short text: use ranges, or several specs"
 
 SpecName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 Labels = dict[str, tuple[Label, ...]]
@@ -114,9 +114,11 @@ def load_sweep(path: str | Path, *, allow_code: bool = False) -> Sweep:
     """
     path = Path(path)
     try:
-        if path.stat().st_size > 4 * _MAX_SPEC_CHARACTERS:  # bytes: nothing so large is read
+        with path.open("rb") as file:
+            content = file.read(4 * MAX_SPEC_CHARACTERS + 1)  # no more, whatever it is
+        if len(content) > 4 * MAX_SPEC_CHARACTERS:
             raise InputError(f"{path}: {_TOO_LONG}")
-        text = path.read_text(encoding="utf-8")
+        text = content.decode("utf-8")
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); name a YAML file or a shipped sweep") from error
     except UnicodeDecodeError as error:
@@ -152,7 +154,7 @@ def parse_sweep(text: str, *, allow_code: bool = False) -> Sweep:
     >>> int(sweep.wanted.sum())
     6
     """
-    if len(text) > _MAX_SPEC_CHARACTERS:
+    if len(text) > MAX_SPEC_CHARACTERS:
         raise InputError(_TOO_LONG)
     document = _parse_yaml(text)
     experiment = _experiment_of(document)
@@ -230,7 +232,8 @@ def _check_label_count(blocks: object) -> None:
     if not isinstance(blocks, list):
         return
     axes = [axis for block in blocks if isinstance(block, dict) for axis in block.values()]
-    counts = [axis.get("count") if isinstance(axis, dict) else axis for axis in axes]
+    lengths = [len(axis) if isinstance(axis, list) else axis for axis in axes]
+    counts = [axis.get("count") if isinstance(axis, dict) else axis for axis in lengths]
     total = sum(min(count, _MAX_LABELS) for count in counts if type(count) is int and count > 0)
     if total > 10 * _MAX_LABELS:
         raise InputError(f"grid: its blocks have {total} labels, over {10 * _MAX_LABELS}; join those that overlap")

@@ -38,7 +38,7 @@ def locate(path: "str | Path | Location") -> "Location":
     text = str(path)
     scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]*):/", text)
     if scheme is None:
-        if not text.strip() or "\0" in text:
+        if not text.strip() or not text.isprintable():
             raise StoreError(f"store: {shown(text)} names nothing; give a path, or s3://bucket/key")
         return Folder(Path(text))
     if scheme[1].lower() != "s3":

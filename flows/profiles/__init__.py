@@ -69,7 +69,7 @@ class Profile(_Strict):
         Certificates of the run, or some made for it.
     """
 
-    cluster_class: Annotated[str | None, Field(alias="class", pattern=r"^[\w.]+\.\w+$")] = None
+    cluster_class: Annotated[str | None, Field(alias="class", pattern=r"^\w+(\.\w+)+$")] = None
     address: Annotated[str | None, Field(pattern=r"^(tcp|tls)://[^\s/]+:\d+$")] = None
     arguments: dict[str, Any] = {}
     workers: Annotated[int, Field(ge=1, le=100_000)] = 1
@@ -118,17 +118,21 @@ def load_profile(name: str) -> Profile:
     if not path.exists():
         path = shipped_profiles().get(name, path)
     try:
-        if path.stat().st_size > _LARGEST_BYTES:
-            raise InputError(f"cluster: {name} has {path.stat().st_size} bytes; a profile has at most {_LARGEST_BYTES}")
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-        profile = Profile.model_validate(document)
+        with path.open("rb") as file:
+            content = file.read(_LARGEST_BYTES + 1)
     except OSError as error:
         raise InputError(
             f"cluster: {name!r} is not local, local:N, tcp://host:port, a shipped profile ("
             f"{', '.join(shipped_profiles())}) or a profile that can be read ({error.strerror})"
         ) from error
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+    if len(content) > _LARGEST_BYTES:
+        raise InputError(f"cluster: {name}: a profile has at most {_LARGEST_BYTES} bytes")
+    try:
+        document = yaml.safe_load(content)
+    except Exception as error:  # tags such as !!timestamp raise what they like
         raise InputError(f"cluster: {name} is not valid YAML ({one_line(error)})") from error
+    try:
+        profile = Profile.model_validate(document)
     except ValidationError as error:
         raise InputError(f"cluster: {name}: {_reason(error)}") from error
     if isinstance(profile.tls, Certificates):
