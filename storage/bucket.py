@@ -18,7 +18,7 @@ from zarr.core.sync import sync
 from zarr.storage import FsspecStore
 
 from pipeline.errors import StoreError, one_line, shown
-from storage.lease import lease
+from storage.lease import RENEWAL_SECONDS, RENEWALS, lease
 from storage.location import ROOT, Location
 
 _PATIENCE_SECONDS = 60.0
@@ -67,6 +67,7 @@ class Bucket(Location):
     def __init__(self, bucket: str, key: str) -> None:
         super().__init__(f"s3://{bucket}/{key}")
         self._bucket, self._key = bucket, key
+        self.limit = RENEWAL_SECONDS * RENEWALS / 2  # what is left of the lease when it has just been confirmed
 
     def exists(self) -> bool:
         """Whether something is there."""
@@ -109,7 +110,7 @@ class Bucket(Location):
     def get(self, key: str) -> tuple[bytes, str] | None:
         """Content and tag of an object of the bucket; None if there is none."""
         found = self._call("get_object", "read", Key=key)
-        return None if found is None else (found["Body"].read(), found["ETag"])
+        return None if found is None else (found["Body"], found["ETag"])
 
     def put(self, key: str, content: bytes, tag: str | None) -> str | None:
         """Write if the object still has the tag, or with None if there is none; new tag, None if refused."""
@@ -124,7 +125,8 @@ class Bucket(Location):
     def _call(self, operation: str, action: str, **arguments: Any) -> Any:
         """Ask the server; None where an object is not there, or a condition does not hold."""
         try:
-            return getattr(self._client, operation)(Bucket=self._bucket, **arguments)
+            answer = getattr(self._client, operation)(Bucket=self._bucket, **arguments)
+            return answer | {"Body": answer["Body"].read()} if "Body" in answer else answer
         except (boto.BotoCoreError, boto.ClientError, OSError) as error:
             code = _code(error)
             if code in ("NoSuchKey", "PreconditionFailed", "ConditionalRequestConflict", "412", "409"):
@@ -134,7 +136,7 @@ class Bucket(Location):
     @cached_property
     def _client(self) -> Any:
         try:
-            return _client(frozenset(item for item in os.environ.items() if item[0].startswith("AWS_")))
+            return _client(_settings())
         except ValueError as error:  # it is not repeated, since it may hold a secret
             raise StoreError(f"store: {self.name} cannot be reached; AWS_ENDPOINT_URL is not a valid URL") from error
         except boto.BotoCoreError as error:  # no such profile, say
@@ -147,9 +149,7 @@ class Bucket(Location):
         return f"{parts.scheme}://{parts.hostname}" + (f":{parts.port}" if parts.port else "")
 
     def _zarr(self, *, read_only: bool) -> Store:
-        credentials = self._client._request_signer._credentials
-        identity = hash(credentials and (credentials.access_key, credentials.secret_key, credentials.token))
-        filesystem = _filesystem(self._client.meta.endpoint_url, identity)
+        filesystem = _filesystem(self._client.meta.endpoint_url, _settings())
         return FsspecStore(filesystem, read_only=read_only, path=f"{self._bucket}/{self._key}")
 
     def reason(self, error: Exception) -> str | None:
@@ -169,7 +169,7 @@ class Bucket(Location):
             return f"{self._server} knows no conditional writes; use a server that does"
         if any(isinstance(each, boto.SSLError) for each in causes):
             return f"the certificate of {self._server} is not trusted; check AWS_CA_BUNDLE"
-        if any(isinstance(each, boto.ConnectionError | boto.HTTPClientError) for each in causes):
+        if any(isinstance(each, boto.ConnectionError | boto.HTTPClientError | TimeoutError) for each in causes):
             return f"{self._server} does not answer; check AWS_ENDPOINT_URL and that the server runs"
         if code or isinstance(error, boto.BotoCoreError | OSError):
             return f"{self._server}: {one_line(code or error)}"
@@ -182,6 +182,10 @@ class Bucket(Location):
         return any(isinstance(each, boto.ConnectionError | boto.HTTPClientError | OSError) for each in causes)
 
 
+def _settings() -> frozenset[tuple[str, str]]:
+    return frozenset(item for item in os.environ.items() if item[0].startswith("AWS_"))
+
+
 @cache
 def _client(settings: frozenset[tuple[str, str]]) -> Any:
     """One client for each environment; botocore reads that, the profile it names, or what the machine provides."""
@@ -189,14 +193,15 @@ def _client(settings: frozenset[tuple[str, str]]) -> Any:
 
 
 @cache
-def _filesystem(endpoint: str, identity: int) -> S3FileSystem:
-    """One connection pool for each server and identity."""
+def _filesystem(endpoint: str, settings: frozenset[tuple[str, str]]) -> S3FileSystem:
+    """One connection pool for each server and environment."""
     filesystem = S3FileSystem(
         asynchronous=True,
         skip_instance_cache=True,
         endpoint_url=endpoint,
         config_kwargs=_CONNECTION,
         use_listings_cache=False,
+        max_concurrency=1,  # more would ask for the size of an object before each read
     )
     atexit.register(_close, filesystem)
     return filesystem

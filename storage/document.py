@@ -21,7 +21,7 @@ from pipeline.errors import StoreError, one_line
 from pipeline.experiment import Experiment, Label
 from storage.location import ROOT, Location
 from storage.schema import FORMAT, create_arrays, label_array
-from storage.verified import Layout, Pinned, Verified
+from storage.verified import Kept, Layout, Verified
 
 DIGEST = "epsweep_digest"
 _MOST_CELLS = 10**10
@@ -66,7 +66,9 @@ class Document:
         """Arrays to write to; each chunk that is written exists, whatever it holds."""
         with zarr.config.set({"array.write_empty_chunks": True}):
             group = zarr.open_group(
-                Pinned(location.store(read_only=False), self.dump(indent=None)), mode="r+", use_consolidated=True
+                Kept(location.store(read_only=False), self.dump(indent=None), location.names()),
+                mode="r+",
+                use_consolidated=True,
             )
             return {name: array for name, array in group.arrays() if isinstance(array, zarr.Array)}
 
@@ -153,13 +155,19 @@ def _parse(location: Location, root: bytes) -> Document:
     axes = layouts["status"].dimensions
     if math.prod(layouts["status"].shape) > _MOST_CELLS:
         raise ValueError(f"{layouts['status'].shape} cells")
+    sizes = dict(zip(axes, layouts["status"].shape, strict=True))
+    for layout in layouts.values():
+        if layout.shape != tuple(sizes[axis] for axis in layout.dimensions):
+            raise _damaged(location, f"{layout.name} has the shape {layout.shape}, which is not that of its axes")
     group = zarr.open_group(Verified(location.store(), root, layouts), mode="r", use_consolidated=True)
     labels = {axis: _labels(location, group, axis) for axis in axes}
+    kinds = {"settings": dict, "sessions": list}
+    if not all(isinstance(json.loads(attributes[name]), kind) for name, kind in kinds.items()):
+        raise ValueError("settings or sessions are not what is written")
+    if "message" not in layouts:
+        raise ValueError("no message")
     if _digest(attributes, metadata, labels) != digest and (version > 1 or digest is not None):
         raise _damaged(location, f"{ROOT}, or the labels of an axis, are not those that were written")
-    for layout in layouts.values():
-        if layout.shape != tuple(len(labels[axis]) for axis in layout.dimensions):
-            raise _damaged(location, f"{layout.name} has the shape {layout.shape}, which is not that of its axes")
     if any(len(set(values)) < len(values) for values in labels.values()):
         raise _damaged(location, "a label stands twice on its axis")
     return Document(attributes, metadata, labels)

@@ -1,5 +1,6 @@
 """Who holds a store: how a writer is described, recognised as dead, and kept alone on a disk."""
 
+import errno
 import getpass
 import json
 import os
@@ -63,7 +64,7 @@ def file_lock(path: Path, name: str) -> Iterator[None]:
     except Timeout as error:
         raise StoreError(f"store: {name} is being written by {_holder(path)}; wait or use another --store") from error
     except OSError as error:
-        reason = "it is a link" if path.is_symlink() else error.strerror or error
+        reason = "it is a link" if error.errno != errno.ENAMETOOLONG and path.is_symlink() else error.strerror or error
         raise StoreError(f"store: {path} cannot be locked ({reason}); use a --store that can be written") from error
     try:
         _sign(path)

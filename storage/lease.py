@@ -13,7 +13,7 @@ from pipeline.errors import StoreError
 from storage.holders import is_dead, is_near, myself, named
 
 RENEWAL_SECONDS = 10.0
-_RENEWALS = 3  # so many without a sign of life end a lease
+RENEWALS = 3  # so many without a sign of life end a lease
 _ATTEMPTS = 10
 _NO_TAG = '"00000000000000000000000000000000"'
 _active: set[object] = set()  # tokens of the leases of this process: one that could not be given back has ended
@@ -59,9 +59,9 @@ def lease(objects: Objects, key: str, name: str, server: str) -> Iterator[Callab
         If another process holds it, which the message names, or the server ignores conditions.
     """
     held = _Lease(objects, key, name)
-    held.acquire()
-    _active.add(held.token)
+    _active.add(held.token)  # before another thread may see it in the lock object
     try:
+        held.acquire()
         held.require_conditions(server)
         thread = threading.Thread(target=held.keep, name="epsweep-lease", daemon=True)
         thread.start()
@@ -117,7 +117,7 @@ class _Lease:
         if is_near(holder):
             mine = holder.get("process") == self._me["process"]
             return is_dead(holder) or (mine and holder.get("token") not in _active)
-        patience = RENEWAL_SECONDS * _RENEWALS
+        patience = RENEWAL_SECONDS * RENEWALS
         _log.warning("%s was held by %s: watching for %.0f s whether it lives", self.name, named(holder), patience)
         started = _clock()
         while _clock() - started < patience:
@@ -147,7 +147,7 @@ class _Lease:
 
     def confirm(self) -> None:
         """Raise StoreError unless the lock is certain to be held for a while yet."""
-        if self._lost is None and _clock() - self._confirmed > RENEWAL_SECONDS * _RENEWALS / 2:
+        if self._lost is None and _clock() - self._confirmed > RENEWAL_SECONDS * RENEWALS / 2:
             self._renew()
         if self._lost is not None:
             raise StoreError(
@@ -172,7 +172,9 @@ class _Lease:
 
     def release(self) -> None:
         """Remove the lock if it is still this one."""
-        if self._lost is None:
+        if self._tag:
+            self._renew()  # some servers heed conditions of writes alone
+        if self._tag and self._lost is None:
             self.objects.remove(self.key, self._tag)
 
 

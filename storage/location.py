@@ -13,7 +13,7 @@ from typing import TypeVar
 from zarr.abc.store import ByteRequest, Store
 from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
 from zarr.core.common import concurrent_map
-from zarr.core.sync import collect_aiterator, sync
+from zarr.core.sync import sync
 from zarr.storage import LocalStore, WrapperStore
 
 from pipeline.errors import StoreError, shown
@@ -62,6 +62,7 @@ class Location(ABC):
     def __init__(self, name: str) -> None:
         self.name = name
         self.patience = 0.0
+        self.limit: float | None = None  # seconds for one operation
         self._confirm: Callable[[], None] | None = None
 
     def __str__(self) -> str:
@@ -119,7 +120,10 @@ class Location(ABC):
 
     def names(self) -> set[str]:
         """All keys."""
-        return set(collect_aiterator(self.store().list()))
+        return sync(self.attempt("read", self._listed))
+
+    async def _listed(self) -> set[str]:
+        return {key async for key in self._zarr(read_only=True).list()}
 
     async def attempt(self, action: str, operation: Callable[[], Awaitable[_T]]) -> _T:
         """Do something with one key, again while it may succeed later and there is patience left."""
@@ -128,7 +132,8 @@ class Location(ABC):
             try:
                 if self._confirm is not None:
                     await asyncio.to_thread(self._confirm)
-                return await operation()
+                async with asyncio.timeout(self.limit):
+                    return await operation()
             except Exception as error:
                 reason = self.reason(error)
                 if reason is None:
@@ -203,7 +208,9 @@ class Folder(Location):
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Hold the lock; raises StoreError that names another holder."""
-        if self.path.exists() and not self.path.is_dir():
+        with self._errors("read"):
+            is_file = self.path.exists() and not self.path.is_dir()
+        if is_file:
             raise StoreError(f"store: {self.name} is a file, not a result store; use another --store")
         with file_lock(self.path.with_name(self.path.name + ".lock"), self.name):
             yield

@@ -106,6 +106,8 @@ def _agree(target: Location, source: Location) -> tuple[Document, Document]:
 def _copy(target: Location, ours: Document, source: Location, theirs: Document, status: npt.NDArray[np.int8]) -> Merged:
     """Copy cells, quantity by quantity, and the status last."""
     found, have = theirs.verified(source), ours.verified(target)
+    read_array(found, "status")
+    damaged = set(found.damaged)  # the status given vouches for none of these
     box = np.ix_(*(positions(ours.labels[axis], labels) for axis, labels in theirs.labels.items()))
     before = read_array(have, "status")[box]
     done = (status == Status.DONE) & (before != Status.DONE)
@@ -123,6 +125,8 @@ def _copy(target: Location, ours: Document, source: Location, theirs: Document, 
             same = (values == mine) | ((values != values) & (mine != mine))
             differing |= both & ~same
         columns[name] = values[done]
+    if set(found.damaged) - damaged:
+        raise StoreError(f"store: {source} was changed while it was read; run the same again")
     if len(moved[0]):
         messages = read_array(found, "message")[moved]
         at: Index = tuple(np.asarray(part).ravel()[index] for part, index in zip(box, moved, strict=True))

@@ -13,7 +13,7 @@ from zarr.dtype import VariableLengthUTF8
 
 from pipeline.experiment import Experiment, Label
 
-FORMAT = 2  # 1, of epsweep 0.2.0 and before: no checksums; such a store becomes one of 2 when it is next written
+FORMAT = 2  # 1, of epsweep 0.2.0 and before: no checksums, which its chunks never get
 _CHUNK_CELLS = 8192
 _CHUNK_LABELS = 1024
 _TEXT: Any = VariableLengthUTF8()

@@ -121,6 +121,29 @@ class Pinned(WrapperStore[Store]):
             yield request[0], await self.get(*request)
 
 
+class Kept(Pinned):
+    """A store to write to, in which no chunk that was there is taken for one that never was."""
+
+    def __init__(self, store: Store, root: bytes, known: set[str]) -> None:
+        super().__init__(store, root)
+        self._known = known
+
+    def _with_store(self, store: Store) -> "Kept":
+        return type(self)(store, self._root, self._known)
+
+    async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
+        """Content of a key; RuntimeError for one that has been lost."""
+        found = await super().get(key, prototype, byte_range)
+        if found is None and key in self._known:
+            raise RuntimeError(f"{key} was lost")
+        return found
+
+    async def set(self, key: str, value: Buffer) -> None:
+        """Write a key."""
+        await super().set(key, value)
+        self._known.add(key)
+
+
 class Verified(Pinned):
     """A store whose chunks are checked as they are read.
 
