@@ -186,6 +186,7 @@ def dask_processes(folder: Path, *options: str, **worker_environment: str) -> It
                 subprocess.Popen(
                     [sys.executable, "-m", "dask", command, *own, *loopback, *options],
                     env=os.environ | (worker_environment if command == "worker" else {}),
+                    cwd=folder,
                     stdout=log,
                     stderr=log,
                 )

@@ -16,7 +16,7 @@ from pipeline.grid import load_sweep
 from tests.support import calls
 
 THREADS = 2
-KILLS = 10
+KILLS = 5
 
 
 @pytest.fixture
