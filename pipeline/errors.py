@@ -3,7 +3,7 @@
 import re
 import reprlib
 
-_USER_INFO = re.compile(r"(?<=://)[^\s/'\"]*@")
+_USER_INFO = re.compile(r"(?<=://)[^/'\"]*@")
 _REPR = reprlib.Repr()
 _REPR.maxlevel, _REPR.maxstring, _REPR.maxlong, _REPR.maxother = 3, 80, 40, 80
 

@@ -150,6 +150,17 @@ def test_configured_server_that_is_down_is_named(tmp_path, monkeypatch, capsys):
     assert "http://127.0.0.1:9/api does not answer" in refused(capsys, "run", "quickstart")
 
 
+@pytest.mark.parametrize(
+    "url", ["http://user:hunter2@LOCALHOST:9/api", "http://u:hunter2 {@127.0.0.1:9/api", "http://[::1/api"]
+)
+def test_password_in_the_address_of_the_server_is_not_printed(url, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PREFECT_API_URL", url)
+    line = refused(capsys, "run", "quickstart")
+    assert "does not answer" in line
+    assert "hunter2" not in line
+
+
 def test_locked_store_is_refused_before_anything_starts(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     with single_writer(tmp_path / "s.zarr"):

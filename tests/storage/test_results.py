@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -259,3 +260,16 @@ def test_chunks_hold_thousands_of_cells_and_waste_little(lengths):
     cells = math.prod(lengths)
     chunks = math.prod(math.ceil(length / size) for length, size in zip(lengths, chunk, strict=True))
     assert chunks <= max(4, 8 * cells / 8192)
+
+
+def test_chunk_lost_under_the_writer_stops_it_and_the_next_run_mends_it(tmp_path):
+    path, spec = tmp_path / "s.zarr", sweep()
+    cells = np.argwhere(spec.wanted)
+    outcomes = [synthetic(spec.case(cell)) for cell in cells]
+    with Writer.open(path, spec) as writer:
+        writer.write(cells[:6], outcomes[:6])
+        shutil.rmtree(path / "epsilon" / "c")
+        with pytest.raises(StoreError, match="was lost"):
+            writer.write(cells[6:], outcomes[6:])
+    assert fill(path, spec) == 12
+    assert_holds(path, spec)
