@@ -7,7 +7,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from time import monotonic
 from types import FrameType
@@ -33,6 +33,7 @@ _SUBMIT_SECONDS = 1.0
 _LOST_LIMIT = 3  # times in a row
 _WINDOW_A_THREAD = 2
 _LOOK_SECONDS = 5.0
+_SETTLING_SECONDS = 2.0
 _PATIENCE_SECONDS = 120.0
 _SCHEDULER_GONE = "cluster: the scheduler is gone; finished cells are stored: start it and run the same again"
 _LOGGER = logging.getLogger("epsweep")
@@ -45,9 +46,8 @@ _DEADLY = "its worker process died each time this cell was computed alone (kille
 class Dispatcher:
     """One run over a list of batches.
 
-    A batch whose worker died is sent once more; if that one dies too it is set aside. When nothing else runs, what was
-    set aside is computed one piece at a time and halved until its poisonous cell stands alone. A cell that kills its
-    worker twice so is recorded as failed.
+    A batch whose worker died is set aside; when nothing else runs, what was set aside is computed one piece at a time
+    and halved until its poisonous cell stands alone. A cell that kills its worker twice so is recorded as failed.
 
     Attributes
     ----------
@@ -80,7 +80,7 @@ class Dispatcher:
         self._workers: frozenset[str] = frozenset()
         self._logged = 0.0
         self._failures = 0
-        self._looked = self._supplied = monotonic()
+        self._looked = self._supplied = self._changed = monotonic()
         self.patience = max(self.patience, _PATIENCE_SECONDS)
         self._context: dict[str, Any] | None = None
         self._alone: Batch | None = None
@@ -131,11 +131,20 @@ class Dispatcher:
                 "import this package?) and run the same again"
             )
 
+    def _workers_are_settled(self) -> bool:
+        """Whether no worker has just started: a nanny gives one up that dies before it has seen it run."""
+        self._threads = 0  # look now
+        before = self._workers
+        self._look_at_workers()
+        if self._workers != before:
+            self._changed = monotonic()
+        return bool(self._workers) and monotonic() - self._changed > _SETTLING_SECONDS
+
     def _submit(self, waiting: deque[Batch], suspects: deque[Batch]) -> None:
         until = monotonic() + _SUBMIT_SECONDS  # what has arrived is not kept waiting
         while waiting and len(self._running) < _WINDOW_A_THREAD * max(self._threads, 1) and monotonic() < until:
             self._start(waiting.popleft())
-        if suspects and not waiting and not self._running:
+        if suspects and not waiting and not self._running and self._workers_are_settled():
             self._alone = suspects.popleft()
             self._start(self._alone)
 
@@ -175,6 +184,7 @@ class Dispatcher:
                 continue
             except KilledWorker as error:
                 worker = getattr(error.last_worker, "address", str(error.last_worker))
+                self._changed = monotonic()
                 _LOGGER.warning(
                     "worker %s died over %d cells, from %s",
                     worker,
@@ -187,11 +197,8 @@ class Dispatcher:
                 elif alone:
                     suspects.extendleft(reversed(batch.pieces()))
                     continue
-                elif batch.deaths:
-                    suspects.append(batch)
-                    continue
                 else:
-                    waiting.append(replace(batch, deaths=1))
+                    suspects.append(batch)
                     continue
             done, rest = batch.split(len(computed.outcomes))
             if rest is not None:

@@ -30,14 +30,11 @@ class Batch:
         Predicted computing time on one core.
     condemned : bool
         Whether it is a single cell that has already failed alone.
-    deaths : int
-        Times that its worker died over it, among others.
     """
 
     cells: Cells
     seconds: float
     condemned: bool = False
-    deaths: int = 0
 
     def pieces(self) -> list["Batch"]:
         """Split in halves after a failure; condemn a single cell."""

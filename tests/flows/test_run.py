@@ -137,7 +137,7 @@ def test_damage_is_named_and_computed_again_and_two_stores_become_one(write_spec
     spec = write_spec(m="[2]", r="[2]")
     assert epsweep("run", spec, "--store", "a.zarr", "--log", "run.log").returncode == 0
     events = [json.loads(line) for line in (workspace / "run.log").read_text().splitlines()]
-    assert [events[0]["event"], events[1]["event"], events[-1]["event"]] == ["start", "plan", "end"]
+    assert [event["event"] for event in (*events[:3], events[-1])] == ["cluster_ready", "start", "plan", "end"]
     assert sum(event["cells"] for event in events if event["event"] == "batch") == 2
     chunk = next(path for path in (workspace / "a.zarr/epsilon/c").rglob("*") if path.is_file())
     intact = chunk.read_bytes()
