@@ -381,14 +381,14 @@ class Run:
         lines = self.errors()
         if not ended:
             return f"no end within {LONGEST:.0f} s: {lines[-3:]}"
+        if killed and self.process.returncode == -signal.SIGKILL:
+            return STOPPED  # whatever it was saying just then
         if any("Traceback" in line for line in lines):
             return f"a traceback: {lines[-3:]}"
         if len(lines) > MOST_LINES:
             return f"{len(lines)} lines on standard error: {lines[-3:]}"
         if self.process.returncode == 0:
             return COMPLETE
-        if killed and self.process.returncode == -signal.SIGKILL:
-            return STOPPED
         if self.process.returncode > 0 and lines and lines[-1].startswith("epsweep: "):
             return STOPPED
         return f"exit code {self.process.returncode} without a clear line: {lines[-3:]}"
