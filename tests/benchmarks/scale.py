@@ -147,7 +147,10 @@ def many_threads(folder, count):
     port = free_port()
     address = f"tcp://127.0.0.1:{port}"
     environment = dict(os.environ) | {"PYTHONPATH": f"{folder}:{Path(__file__).parents[2]}"}
-    commands = [["scheduler", "--port", str(port)], *[["worker", address, "--nthreads", str(count // 2)]] * 2]
+    commands = [
+        ["scheduler", "--port", str(port)],
+        *[["worker", address, "--nthreads", str(count // 2), "--memory-limit", "0"]] * 2,
+    ]
     with ExitStack() as stack:
         for number, command in enumerate(commands):
             service = Service(
