@@ -29,6 +29,7 @@ from time import monotonic, sleep, time
 import psutil
 
 from pipeline.grid import load_sweep
+from tests.benchmarks.overhead import timed_dispatch
 
 SPEC = """
 name: {name}
@@ -73,25 +74,6 @@ def write_spec(folder, name, function, cells, n=SIZE, r=RANK, method="svd"):
     path = folder / f"{name}.yaml"
     path.write_text(SPEC.format(name=name, function=function, m=m, n=n, r=r, method=method, seeds=cells // m))
     return path
-
-
-@contextmanager
-def timed_dispatch(module):
-    """Collect the seconds of each run of the flow's dispatcher."""
-    laps = []
-    dispatcher = module.Dispatcher
-
-    class TimedDispatcher(dispatcher):
-        def run(self, *arguments):
-            started = monotonic()
-            super().run(*arguments)
-            laps.append(monotonic() - started)
-
-    module.Dispatcher = TimedDispatcher
-    try:
-        yield laps
-    finally:
-        module.Dispatcher = dispatcher
 
 
 def dispatch_seconds(spec, store, address):
