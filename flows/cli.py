@@ -116,13 +116,12 @@ def run(spec: str, store: str | None, cluster: str, retry_failed: bool, allow_co
             prefect_server() as wait_for_server,
             open_cluster(cluster) as running,
         ):
-            wait_for_server()
-            _run_flow(str(path), target, running.address, retry_failed)
+            _run_flow(str(path), target, running.address, retry_failed, wait_for_server)
     same = ["epsweep", "run", spec, "--store", target, "--cluster", cluster, *["--allow-code"] * allow_code]
     _conclude(sweep, target, shlex.join(same), ran=plan.cells > 0)
 
 
-def _run_flow(spec: str, store: str, cluster: str, retry_failed: bool) -> None:
+def _run_flow(spec: str, store: str, cluster: str, retry_failed: bool, wait_for_server: Callable[[], None]) -> None:
     """Run the flow, which leaves failed cells for `_conclude` to name; raise whatever else stopped it."""
     import httpx
     from prefect.exceptions import CancelledRun, FailedRun, ParameterTypeError
@@ -130,6 +129,7 @@ def _run_flow(spec: str, store: str, cluster: str, retry_failed: bool) -> None:
 
     from flows.sweep import ended, sweep_flow
 
+    wait_for_server()
     try:
         sweep_flow(spec, store, cluster, retry_failed)
     except FailedRun:

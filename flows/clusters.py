@@ -76,6 +76,8 @@ _opened: dict[str, RunningCluster] = {}  # by this process, by address: what ope
 
 def dask_setup(worker: object) -> None:
     """Prepare a local worker process, as Dask calls it: the dispatcher tells what matters."""
+    import flows.batch  # noqa: F401 (while the Prefect server starts; with the first batch, it would hold that up)
+
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
 
 

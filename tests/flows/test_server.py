@@ -1,14 +1,22 @@
 """The embedded server: it is restarted when it dies, ends with its run, and its files are its owner's."""
 
 import os
+import re
 import select
+import sqlite3
 import stat
 import subprocess
 import sys
+from contextlib import closing
 
 import psutil
 
 DEADLINE = 180
+MIGRATE = """
+import asyncio
+from prefect.server.database import provide_database_interface
+asyncio.run(provide_database_interface().create_db())
+"""
 
 
 def test_run_survives_the_death_of_its_server(write_spec, workspace, server_environment, tmp_path_factory):
@@ -42,3 +50,20 @@ def test_run_survives_the_death_of_its_server(write_spec, workspace, server_envi
     readable = [path for path in home.rglob("*") if path.is_file() and path.stat().st_mode & 0o077]
     assert (home / "prefect.db").exists()
     assert not readable
+
+
+def test_made_database_is_what_all_of_prefects_migrations_make(server_environment, tmp_path):
+    tables = {}
+    for name, before in {"made": "from flows.server import _make_database; _make_database()", "migrated": ""}.items():
+        home = tmp_path / name
+        home.mkdir()
+        environment = server_environment | {"PREFECT_HOME": str(home)}
+        if before:
+            subprocess.run([sys.executable, "-c", before], env=environment, check=True, timeout=DEADLINE)
+            assert (home / "prefect.db").stat().st_size
+        subprocess.run([sys.executable, "-c", MIGRATE], env=environment, check=True, timeout=DEADLINE)
+        with closing(sqlite3.connect(home / "prefect.db")) as database:
+            # words of each statement: the order of a table's constraints is not the same twice
+            tables[name] = sorted(sorted(re.findall(r"[^\s,()]+", statement)) for statement in database.iterdump())
+    assert len(tables["made"]) > 100
+    assert tables["made"] == tables["migrated"]
