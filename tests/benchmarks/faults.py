@@ -160,7 +160,7 @@ def make_read_only(run):
 
 def make_writable(run):
     if subprocess.run(["mountpoint", "--quiet", run.store]).returncode == 0:
-        subprocess.run(["umount", run.store], check=True)
+        subprocess.run(["umount", "--lazy", run.store], check=True)  # the reader may have a file open
 
 
 def fake_clock(run):
