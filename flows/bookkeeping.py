@@ -46,14 +46,20 @@ _NAMED_FAILURES = 100
 
 
 @contextmanager
-def best_effort(what: str) -> Iterator[None]:
-    """Ask the server once and not for long; log what does not succeed, for the log file only."""
+def _impatient() -> Iterator[None]:
+    """Ask the server once and not for long; to make Prefect's settings takes 0.1 s of computing."""
     with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0, PREFECT_API_REQUEST_TIMEOUT: _ANSWER_SECONDS}):
-        try:
-            yield
-        except Exception as error:
-            fields = {"event": "prefect_away", "send_to_api": False}
-            _LOGGER.warning("Prefect: %s: %s", what, describe(error), extra=fields)
+        yield
+
+
+@contextmanager
+def _best_effort(what: str) -> Iterator[None]:
+    """Log what does not succeed, for the log file only."""
+    try:
+        yield
+    except Exception as error:
+        fields = {"event": "prefect_away", "send_to_api": False}
+        _LOGGER.warning("Prefect: %s: %s", what, describe(error), extra=fields)
 
 
 @contextmanager
@@ -100,13 +106,14 @@ class Bookkeeper:
         self._closing.set()
         self._thread.join(2 * _ANSWER_SECONDS)
 
+    @_impatient()
     def _keep(self) -> None:
         while True:
-            with best_effort("progress is not published"):
+            with _best_effort("progress is not published"):
                 self._publish()
             if self._closing.is_set():
                 return
-            with best_effort("whether the run is cancelled is not known"):
+            with _best_effort("whether the run is cancelled is not known"):
                 if _is_cancelled():
                     self.cancelled = True
                     self._stop.set()
@@ -133,6 +140,7 @@ def _flow_run_id() -> UUID:
     return context.flow_run.id
 
 
+@_impatient()
 def take_over(store: str) -> None:
     """Tag the flow run with its store; mark as crashed those of the store that never ended.
 
@@ -140,7 +148,7 @@ def take_over(store: str) -> None:
     """
     tag = f"store:{store}" if "://" in store else f"store:{socket.gethostname()}:{Path(store).resolve()}"
     unended = FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.RUNNING, StateType.CANCELLING]))
-    with best_effort("earlier runs of the store are not looked for"), get_client(sync_client=True) as client:
+    with _best_effort("earlier runs of the store are not looked for"), get_client(sync_client=True) as client:
         this = client.read_flow_run(_flow_run_id())
         client.update_flow_run(this.id, tags=sorted({*this.tags, tag}))
         found = client.read_flow_runs(
@@ -152,11 +160,12 @@ def take_over(store: str) -> None:
                 client.set_flow_run_state(run.id, Crashed(message=message), force=True)
 
 
+@_impatient()
 def publish_results(
     store: str, sweep: Sweep, counts: str, failures: Sequence[str], figures: Sequence[Path], reason: str
 ) -> None:
     """Publish the medians of the main quantity as a table, and a report that names failed cells and figures."""
-    with best_effort("medians are not published"):
+    with _best_effort("medians are not published"):
         quantity = sweep.experiment.main
         curves = median_curves(open_results(store), quantity)
         frame = curves[[quantity, "trials"]].to_dataframe().reset_index().dropna(subset=[quantity])
@@ -170,7 +179,7 @@ def publish_results(
             key="sweep-summary",
             description=f"{sweep.name} in {store}: {counts}{shown}",
         )
-    with best_effort("the report is not published"):
+    with _best_effort("the report is not published"):
         create_markdown_artifact(
             _report(store, sweep, counts, failures, figures, reason), key="sweep-report", description=f"{sweep.name}"
         )

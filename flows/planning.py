@@ -12,7 +12,7 @@ from pipeline.grid import Sweep
 BATCH_SECONDS = 60.0
 _BATCHES_A_THREAD = 8
 _SHORTEST_BATCH = 0.5
-_PARTS_A_THREAD = 4
+_PARTS_A_THREAD = 2
 _PROCESS_BYTES = 300e6
 
 Cells = npt.NDArray[np.intp]
@@ -125,7 +125,7 @@ def make_plan(sweep: Sweep, todo: npt.NDArray[np.bool_], threads: int) -> Plan:
         for piece in _pieces(members[index], float(prepare.seconds[index]), float(work[index]), target)
     ]
     largest = int(memory.argmax())
-    batches = _pack(pieces, target, -(-len(pieces) // (threads * _PARTS_A_THREAD)))
+    batches = _pack(pieces, target, threads)
     return Plan(batches, len(cells), len(members), total, float(memory[largest]), sweep.case(cells[largest]))
 
 
@@ -135,19 +135,23 @@ def _pieces(cells: Cells, prepare: float, work: float, target: float) -> list[Ba
     return [Batch(part, prepare + work * len(part) / len(cells)) for part in np.array_split(cells, count)]
 
 
-def _pack(pieces: list[Batch], target: float, most: int) -> list[Batch]:
-    """Join short pieces until they reach the target, at most a given number; longest batches first.
+def _pack(pieces: list[Batch], target: float, threads: int) -> list[Batch]:
+    """Join short pieces until they reach the target, or a share of what is left; longest batches first.
 
-    The number keeps every thread busy where the prediction is far too low, as it may be for a user's function.
+    The shares shrink with what is left, so that all threads end together: in time, and in number, where the prediction
+    is far too low, as it may be for a user's function (guided self-scheduling: Polychronopoulos and Kuck, 1987).
     """
     batches: list[Batch] = []
     joined: list[Batch] = []
-    seconds = 0.0
-    for piece in sorted(pieces, key=lambda piece: -piece.seconds):
+    seconds, left = 0.0, sum(piece.seconds for piece in pieces)
+    for number, piece in enumerate(sorted(pieces, key=lambda piece: -piece.seconds)):
         joined.append(piece)
         seconds += piece.seconds
-        if seconds >= target or len(joined) >= most:
+        enough = min(target, max(left / (threads * _PARTS_A_THREAD), _SHORTEST_BATCH))
+        most = (len(pieces) - number - 1 + len(joined)) / (threads * _PARTS_A_THREAD)
+        if seconds >= enough or len(joined) >= most:
             batches.append(_join(joined))
+            left -= seconds
             joined, seconds = [], 0.0
     if joined:
         batches.append(_join(joined))

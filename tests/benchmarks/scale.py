@@ -92,7 +92,7 @@ def workers(folder, arguments):
     """Two workers against one."""
     from flows.clusters import open_cluster
 
-    cells = 60
+    cells = 120
     spec = write_spec(folder, "compute", "exponential", cells, n=400, r=20, method="minimax")
     rates = {1: [], 2: []}
     for turn in range(arguments.repeat):
