@@ -16,11 +16,10 @@ from typing import Any
 import numpy as np
 from distributed.client import ClosedClientError
 from distributed.scheduler import KilledWorker
-from prefect.context import serialize_context
 from prefect.exceptions import CancelledRun
 from prefect_dask.task_runners import DaskTaskRunner, PrefectDaskFuture
 
-from flows.batch import Computed, submit_batch
+from flows.batch import Computed, batch_context, submit_batch
 from flows.planning import Batch
 from flows.progress import Tally
 from pipeline.errors import EpsweepError, Interrupted
@@ -82,7 +81,7 @@ class Dispatcher:
         self._failures = 0
         self._looked = self._supplied = self._changed = monotonic()
         self.patience = max(self.patience, _PATIENCE_SECONDS)
-        self._context: dict[str, Any] | None = None
+        self._context: bytes | None = None
         self._alone: Batch | None = None
 
     def run(self, batches: Sequence[Batch]) -> None:
@@ -158,7 +157,7 @@ class Dispatcher:
         }
         label = f"{len(cases)} cells from {self.sweep.case(batch.cells[0])}"
         if self._context is None:
-            self._context = serialize_context()
+            self._context = batch_context()
         try:
             future = submit_batch(self.runner.client, self._context, label[:200], json.dumps(payload))
         except ClosedClientError as error:
