@@ -10,7 +10,7 @@ from time import monotonic
 from typing import Any
 from uuid import UUID, uuid4
 
-from distributed import Client, get_worker
+from distributed import Client, Future, get_worker
 from distributed.protocol.pickle import dumps, loads
 from distributed.worker import thread_state
 from prefect import State, task
@@ -18,7 +18,6 @@ from prefect.cache_policies import NO_CACHE
 from prefect.context import SettingsContext, SyncClientContext, serialize_context
 from prefect.states import Cancelled
 from prefect.task_engine import run_task_sync
-from prefect_dask.task_runners import PrefectDaskFuture
 from threadpoolctl import threadpool_limits
 
 from flows.planning import BATCH_SECONDS
@@ -91,9 +90,7 @@ def batch_context() -> bytes:
     return bytes(dumps(serialize_context()))
 
 
-def submit_batch(
-    client: Client, context: bytes, label: str, payload: str
-) -> PrefectDaskFuture["Computed | State[None]"]:
+def submit_batch(client: Client, context: bytes, label: str, payload: str) -> "Future[State[Computed]]":
     """Send a batch to the workers, as `DaskTaskRunner.submit` does.
 
     That serialises the flow run's context anew, has Dask hash the whole task, and each batch makes Prefect's settings
@@ -109,8 +106,7 @@ def submit_batch(
     """
     run = uuid4()
     parameters = {"label": label, "payload": payload}
-    future = Client.submit(client, _run_batch, context, run, parameters, key=f"batch-{run}", pure=False)
-    return PrefectDaskFuture(wrapped_future=future, task_run_id=run)
+    return Client.submit(client, _run_batch, context, run, parameters, key=f"batch-{run}", pure=False)
 
 
 def _run_batch(context: bytes, run: UUID, parameters: dict[str, str]) -> Any:

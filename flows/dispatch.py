@@ -11,13 +11,14 @@ from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from time import monotonic
 from types import FrameType
-from typing import Any
 
 import numpy as np
+from distributed import Future
 from distributed.client import ClosedClientError
 from distributed.scheduler import KilledWorker
+from prefect import State
 from prefect.exceptions import CancelledRun
-from prefect_dask.task_runners import DaskTaskRunner, PrefectDaskFuture
+from prefect_dask.task_runners import DaskTaskRunner
 
 from flows.batch import Computed, batch_context, submit_batch
 from flows.planning import Batch
@@ -72,8 +73,8 @@ class Dispatcher:
     patience: float = 0.0
 
     def __post_init__(self) -> None:
-        self._arrived: SimpleQueue[PrefectDaskFuture[Any]] = SimpleQueue()
-        self._running: dict[Any, Batch] = {}
+        self._arrived: SimpleQueue[Future[State[Computed]]] = SimpleQueue()
+        self._running: dict[Future[State[Computed]], Batch] = {}
         self._lost = 0
         self._threads = 0
         self._workers: frozenset[str] = frozenset()
@@ -106,7 +107,7 @@ class Dispatcher:
                         raise Interrupted("stopped; finished cells are stored: run the same command to go on")
             finally:
                 with suppress(Exception):  # a cluster that is gone has nothing to cancel
-                    self.runner.client.cancel([each.wrapped_future for each in self._running], force=True)
+                    self.runner.client.cancel(list(self._running), force=True)
 
     def _look_at_workers(self) -> None:
         """Count the worker threads every few seconds: workers come late and go."""
@@ -163,17 +164,19 @@ class Dispatcher:
         except ClosedClientError as error:
             raise EpsweepError(_SCHEDULER_GONE) from error
         self._running[future] = batch
-        future.wrapped_future.add_done_callback(lambda _: self._arrived.put(future))
+        future.add_done_callback(self._arrived.put)
 
     def _collect(self, waiting: deque[Batch], suspects: deque[Batch]) -> None:
         """Wait for an arrival, take all that are there, and write them together."""
         cells, outcomes = [], []
         lost, broken = False, None
-        for future in self._arrivals():
+        arrived = self._arrivals()
+        states = self._gather(arrived)
+        for future in arrived:
             batch = self._running.pop(future)
             alone = batch is self._alone
             try:
-                computed = self._result(future)
+                computed = self._result(future, states.get(future))
             except _LostBatchError:
                 lost = True
                 waiting.appendleft(batch)
@@ -238,19 +241,26 @@ class Dispatcher:
             fields = {"event": "progress", "done": self.tally.done, "failed": self.tally.failed}
             _LOGGER.info("%s", self.tally, extra=fields)
 
-    def _arrivals(self) -> Iterator[PrefectDaskFuture[Any]]:
-        try:
-            yield self._arrived.get(timeout=_POLL_SECONDS)
+    def _arrivals(self) -> list[Future[State[Computed]]]:
+        arrived = []
+        with suppress(Empty):
+            arrived.append(self._arrived.get(timeout=_POLL_SECONDS))
             while True:
-                yield self._arrived.get_nowait()
-        except Empty:
-            return
+                arrived.append(self._arrived.get_nowait())
+        return arrived
 
-    def _result(self, future: PrefectDaskFuture[Any]) -> Computed:
-        if future.wrapped_future.status in ("cancelled", "lost"):
+    def _gather(self, futures: Sequence[Future[State[Computed]]]) -> dict[Future[State[Computed]], State[Computed]]:
+        """Ask for what has arrived in one request; for nothing if that fails, so that each is asked for alone."""
+        finished = [future for future in futures if future.status == "finished"]
+        with suppress(Exception):
+            return dict(zip(finished, self.runner.client.gather(finished), strict=True))
+        return {}
+
+    def _result(self, future: Future[State[Computed]], state: State[Computed] | None) -> Computed:
+        if future.status in ("cancelled", "lost"):
             raise _LostBatchError
         try:
-            computed: Computed = future.result()
+            return (state or future.result()).result()
         except KilledWorker:
             raise
         except CancelledRun as error:
@@ -260,7 +270,6 @@ class Dispatcher:
                 f"flow: a batch could not be run ({describe(error)}); finished cells are stored: check the Prefect "
                 "server and the workers, then run the same again"
             ) from error
-        return computed
 
     @contextmanager
     def _stopping_on_signals(self) -> Iterator[None]:

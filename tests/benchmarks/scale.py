@@ -123,12 +123,13 @@ def many_threads(folder, count):
     """A scheduler and two worker processes with many threads each; yields the scheduler's address."""
     from distributed import Client
 
+    from flows.launch import environment as worker_environment
     from tests.benchmarks.fault_site import Service, free_port
 
     loopback = ["--host", "127.0.0.1", "--dashboard-address", "127.0.0.1:0"]
     port = free_port()
     address = f"tcp://127.0.0.1:{port}"
-    environment = dict(os.environ) | {"PYTHONPATH": f"{folder}:{Path(__file__).parents[2]}"}
+    environment = dict(os.environ) | worker_environment() | {"PYTHONPATH": f"{folder}:{Path(__file__).parents[2]}"}
     commands = [
         ["scheduler", "--port", str(port)],
         *[["worker", address, "--nthreads", str(count // 2), "--memory-limit", "0"]] * 2,
