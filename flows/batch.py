@@ -3,6 +3,7 @@
 import json
 import logging
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from threading import Lock
@@ -86,30 +87,33 @@ def _limit_threads(modules: int) -> None:
 
 
 def batch_context() -> bytes:
-    """The context of the flow run, as `submit_batch` takes it."""
+    """The context of the flow run, as `submit_batches` takes it."""
     return bytes(dumps(serialize_context()))
 
 
-def submit_batch(client: Client, context: bytes, label: str, payload: str) -> "Future[State[Computed]]":
-    """Send a batch to the workers, as `DaskTaskRunner.submit` does.
+def submit_batches(
+    client: Client, context: bytes, labels: Sequence[str], payloads: Sequence[str]
+) -> "list[Future[State[Computed]]]":
+    """Send batches to the workers, as `DaskTaskRunner.map` does.
 
-    That serialises the flow run's context anew, has Dask hash the whole task, and each batch makes Prefect's settings
-    from their sources: 48 ms here and 70 ms on the worker, against 2 ms and a few (measured).
+    That serialises the flow run's context anew, has Dask hash and send each task alone, and makes Prefect's settings
+    from their sources for each: 48 ms a batch here and 90 ms on the worker, against 2 and 11 ms (measured).
 
     Parameters
     ----------
     client : distributed.Client
     context : bytes
         From `batch_context`, once.
-    label, payload : str
+    labels, payloads : sequence of str
         As `compute_batch` takes them.
     """
-    run = uuid4()
-    parameters = {"label": label, "payload": payload}
-    return Client.submit(client, _run_batch, context, run, parameters, key=f"batch-{run}", pure=False)
+    runs = [uuid4() for _ in labels]
+    keys = [f"batch-{run}" for run in runs]
+    futures = Client.map(client, _run_batch, runs, labels, payloads, key=keys, pure=False, context=context)
+    return list(futures)
 
 
-def _run_batch(context: bytes, run: UUID, parameters: dict[str, str]) -> Any:
+def _run_batch(run: UUID, label: str, payload: str, *, context: bytes) -> Any:
     """Run the task on a worker, within the flow run."""
     with _UNPACKING:  # all threads of a worker begin at once
         settings, client, others = _unpack(context)
@@ -118,7 +122,7 @@ def _run_batch(context: bytes, run: UUID, parameters: dict[str, str]) -> Any:
         return run_task_sync(
             compute_batch,
             task_run_id=run,
-            parameters=parameters,
+            parameters={"label": label, "payload": payload},
             dependencies={},
             return_type="state",
             context=others,

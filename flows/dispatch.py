@@ -20,7 +20,7 @@ from prefect import State
 from prefect.exceptions import CancelledRun
 from prefect_dask.task_runners import DaskTaskRunner
 
-from flows.batch import Computed, batch_context, submit_batch
+from flows.batch import Computed, batch_context, submit_batches
 from flows.planning import Batch
 from flows.progress import Tally
 from pipeline.errors import EpsweepError, Interrupted
@@ -32,6 +32,7 @@ _POLL_SECONDS = 0.25
 _SUBMIT_SECONDS = 1.0
 _LOST_LIMIT = 3  # times in a row
 _WINDOW_A_THREAD = 2
+_SENT_AT_ONCE = 100
 _LOOK_SECONDS = 5.0
 _SETTLING_SECONDS = 2.0
 _PATIENCE_SECONDS = 120.0
@@ -83,6 +84,7 @@ class Dispatcher:
         self._looked = self._supplied = self._changed = monotonic()
         self.patience = max(self.patience, _PATIENCE_SECONDS)
         self._context: bytes | None = None
+        self._settings = self.sweep.settings.model_dump()
         self._alone: Batch | None = None
 
     def run(self, batches: Sequence[Batch]) -> None:
@@ -142,29 +144,37 @@ class Dispatcher:
 
     def _submit(self, waiting: deque[Batch], suspects: deque[Batch]) -> None:
         until = monotonic() + _SUBMIT_SECONDS  # what has arrived is not kept waiting
-        while waiting and len(self._running) < _WINDOW_A_THREAD * max(self._threads, 1) and monotonic() < until:
-            self._start(waiting.popleft())
+        while waiting and monotonic() < until:
+            room = _WINDOW_A_THREAD * max(self._threads, 1) - len(self._running)
+            if room <= 0:
+                break
+            self._start([waiting.popleft() for _ in range(min(len(waiting), room, _SENT_AT_ONCE))])
         if suspects and not waiting and not self._running and self._workers_are_settled():
             self._alone = suspects.popleft()
-            self._start(self._alone)
+            self._start([self._alone])
 
-    def _start(self, batch: Batch) -> None:
+    def _start(self, batches: Sequence[Batch]) -> None:
+        if self._context is None:
+            self._context = batch_context()
+        labels = [f"{len(batch.cells)} cells from {self.sweep.case(batch.cells[0])}"[:200] for batch in batches]
+        payloads = [self._payload(batch) for batch in batches]
+        try:
+            futures = submit_batches(self.runner.client, self._context, labels, payloads)
+        except ClosedClientError as error:
+            raise EpsweepError(_SCHEDULER_GONE) from error
+        for future, batch in zip(futures, batches, strict=True):
+            self._running[future] = batch
+            future.add_done_callback(self._arrived.put)
+
+    def _payload(self, batch: Batch) -> str:
         cases = [self.sweep.case(cell).labels for cell in batch.cells]
         payload = {
             "experiment": self.sweep.experiment.name,
-            "settings": self.sweep.settings.model_dump(),
+            "settings": self._settings,
             "axes": [axis for axis, _ in cases[0]],
             "cases": [[label for _, label in labels] for labels in cases],
         }
-        label = f"{len(cases)} cells from {self.sweep.case(batch.cells[0])}"
-        if self._context is None:
-            self._context = batch_context()
-        try:
-            future = submit_batch(self.runner.client, self._context, label[:200], json.dumps(payload))
-        except ClosedClientError as error:
-            raise EpsweepError(_SCHEDULER_GONE) from error
-        self._running[future] = batch
-        future.add_done_callback(self._arrived.put)
+        return json.dumps(payload)
 
     def _collect(self, waiting: deque[Batch], suspects: deque[Batch]) -> None:
         """Wait for an arrival, take all that are there, and write them together."""

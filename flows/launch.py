@@ -39,8 +39,8 @@ SETTINGS: Mapping[str, Any] = {
     "distributed.worker.memory.target": False,
     "distributed.worker.memory.spill": False,
     "distributed.worker.memory.pause": False,
-    "distributed.worker.profile.interval": "100ms",  # with Dask's 10 ms, and the next line's 500 ms, its own work
-    "distributed.admin.system-monitor.interval": "2s",  # takes 3 % of a worker's core
+    "distributed.worker.profile.enabled": False,  # looks at every thread 100 times a second
+    "distributed.admin.system-monitor.interval": "2s",
     "distributed.scheduler.allowed-failures": 0,  # the dispatcher looks at a batch whose worker died on its own
 }
 

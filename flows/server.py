@@ -39,6 +39,10 @@ CLIENT_SETTINGS = {
     "PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED": "false",  # a request of each batch, failing with the server
     "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
 }
+_SERVER_SETTINGS = {  # for the embedded server: Prefect's own writes each event alone, 30 ms of computing a batch
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "100",
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
+}
 _QUIET = CLIENT_SETTINGS | {
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
     "PREFECT_LOGGING_INTERNAL_LEVEL": "CRITICAL",
@@ -181,6 +185,7 @@ def _start(listener: socket.socket, log: IO[bytes]) -> "subprocess.Popen[bytes]"
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=log,
+        env=_SERVER_SETTINGS | os.environ,
         pass_fds=[listener.fileno()],
         start_new_session=True,  # the terminal's Ctrl-C is for the run, which then ends its server
     )
