@@ -22,6 +22,7 @@ from distributed.utils import LoopRunner
 from tornado.ioloop import IOLoop
 
 from flows.launch import SETTINGS, cluster_class, encryption, interruptible, log_folder, started
+from flows.planning import PROCESS_BYTES
 from flows.profiles import Profile, load_profile, security_of
 from pipeline.errors import InputError, one_line
 
@@ -59,7 +60,7 @@ class RunningCluster:
     threads : int
         Worker threads at the start.
     worker_memory : float
-        Smallest memory limit of a worker thread, in bytes.
+        Smallest memory that a worker has for one of its threads, in bytes; the process itself is in it undivided.
     timeout : float
         Seconds that workers may take to come.
     """
@@ -261,7 +262,10 @@ def _inspect(
             _check_versions(address, client.get_versions(packages=list(_SAME_VERSIONS)))
     except (OSError, TimeoutError, ValueError) as error:
         raise InputError(f"cluster: {address} does not answer ({_reason(error)}); {remedy}") from error
-    limits = [(worker["memory_limit"] or float("inf")) / worker["nthreads"] for worker in workers]
+    limits = [
+        ((worker["memory_limit"] or float("inf")) - PROCESS_BYTES) / worker["nthreads"] + PROCESS_BYTES
+        for worker in workers
+    ]
     threads = sum(worker["nthreads"] for worker in workers)
     return RunningCluster(address, len(workers), threads, min(limits, default=float("inf")), timeout)
 

@@ -13,7 +13,7 @@ BATCH_SECONDS = 60.0
 _BATCHES_A_THREAD = 8
 _SHORTEST_BATCH = 0.5
 _PARTS_A_THREAD = 2
-_PROCESS_BYTES = 300e6
+PROCESS_BYTES = 300e6
 
 Cells = npt.NDArray[np.intp]
 
@@ -113,7 +113,7 @@ def make_plan(sweep: Sweep, todo: npt.NDArray[np.bool_], threads: int) -> Plan:
     )
     prepare = experiment.prepare_cost(sweep.columns(cells[first]), sweep.settings)
     evaluate = experiment.evaluate_cost(sweep.columns(cells), sweep.settings)
-    memory = prepare.memory[group] + evaluate.memory + _PROCESS_BYTES
+    memory = prepare.memory[group] + evaluate.memory + PROCESS_BYTES
     total = float(prepare.seconds.sum() + evaluate.seconds.sum())
     target = float(np.clip(total / (threads * _BATCHES_A_THREAD), _SHORTEST_BATCH, BATCH_SECONDS))
     order = np.argsort(group, kind="stable")

@@ -132,7 +132,7 @@ def many_threads(folder, count):
     environment = dict(os.environ) | worker_environment() | {"PYTHONPATH": f"{folder}:{Path(__file__).parents[2]}"}
     commands = [
         ["scheduler", "--port", str(port)],
-        *[["worker", address, "--nthreads", str(count // 2), "--memory-limit", "0"]] * 2,
+        *[["worker", address, "--nthreads", str(count // 2)]] * 2,
     ]
     with ExitStack() as stack:
         for number, command in enumerate(commands):

@@ -21,6 +21,7 @@ from distributed import LocalCluster
 
 from flows.clusters import check_cluster, describe_cluster, local_workers, open_cluster, reaches_loopback
 from flows.launch import environment, worker_lifetime
+from flows.planning import PROCESS_BYTES
 from flows.profiles import load_profile, shipped_profiles
 from pipeline.errors import InputError
 from tests.flows.processes import eventually
@@ -53,6 +54,15 @@ def test_adapted_cluster_has_its_smallest_number_of_workers_at_first(tmp_path):
         assert running.address.startswith("tcp://127.0.0.1:")
         with open_cluster(running.address) as again:  # as the flow does
             assert again is running
+
+
+def test_threads_of_a_worker_share_its_memory_but_not_what_the_process_takes(tmp_path):
+    (tmp_path / "p.yaml").write_text(
+        "{class: distributed.LocalCluster, workers: 1, arguments: {threads_per_worker: 4, memory_limit: 2300000000}}"
+    )
+    with open_cluster(str(tmp_path / "p.yaml")) as running:
+        assert (running.workers, running.threads) == (1, 4)
+        assert running.worker_memory == pytest.approx(PROCESS_BYTES + 2e9 / 4)
 
 
 @pytest.mark.parametrize(
@@ -166,6 +176,8 @@ def test_settings_are_passed_as_variables():
         "DASK_DISTRIBUTED__WORKER__MEMORY__TARGET": "False",
         "DASK_DISTRIBUTED__WORKER__MEMORY__SPILL": "False",
         "DASK_DISTRIBUTED__WORKER__MEMORY__PAUSE": "False",
+        "DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False",
+        "DASK_DISTRIBUTED__ADMIN__SYSTEM_MONITOR__INTERVAL": "2s",
         "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "0",
     }
 
