@@ -1,7 +1,8 @@
 """How a sweep scales: two workers against one, overhead at 1 s a cell, 1,000 worker threads, and the time to start.
 
 workers: cells a second while the flow dispatches, of a compute-bound sweep on one and on two worker processes in turn,
-rounds interleaved. Read the ratio of the medians (to be at least 1.85; the machine needs two idle cores).
+rounds interleaved with the same cells in plain processes, without Dask, Prefect or store, which show what the machine
+can do. Read the ratio of the medians (to be at least 1.85, on a machine with two idle cores or more).
 overhead: a sweep of cells that wait 1 s each on two workers. Read the share of the workers' time that is not spent in
 cells (to be at most 3 %), and the same less the last, uneven round of cells.
 threads: cells that wait 1 s on a cluster of two worker processes with 500 threads each. Read the cells a second (to be
@@ -21,13 +22,18 @@ import subprocess
 import sys
 import tempfile
 import threading
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 from time import monotonic, sleep, time
 
+import numpy as np
 import psutil
+from threadpoolctl import threadpool_limits
 
+from pipeline.experiments import EXPERIMENTS
 from pipeline.grid import load_sweep
 from tests.benchmarks.overhead import timed_dispatch
 
@@ -88,21 +94,42 @@ def dispatch_seconds(spec, store, address):
     return sum(laps)
 
 
+def plain_rate(spec, count):
+    """Cells a second in plain processes."""
+    sweep = load_sweep(spec)
+    cells = [sweep.case(cell) for cell in np.argwhere(sweep.wanted)]
+    with ProcessPoolExecutor(count, get_context("spawn")) as pool:
+        list(pool.map(_compute, [sweep.settings] * 2 * count, cells))  # start and import
+        began = monotonic()
+        list(pool.map(_compute, [sweep.settings] * len(cells), cells))
+        return len(cells) / (monotonic() - began)
+
+
+def _compute(settings, case):
+    with threadpool_limits(1):
+        return list(EXPERIMENTS["approximation"].run([case], settings))
+
+
 def workers(folder, arguments):
     """Two workers against one."""
     from flows.clusters import open_cluster
 
     cells = 120
     spec = write_spec(folder, "compute", "exponential", cells, n=400, r=20, method="minimax")
-    rates = {1: [], 2: []}
+    rates = {(kind, count): [] for count in (1, 2) for kind in ("workers", "plain processes")}
     for turn in range(arguments.repeat):
-        for count, found in rates.items():
-            with open_cluster(f"local:{count}") as running:
-                found.append(cells / dispatch_seconds(spec, folder / f"compute-{turn}-{count}.zarr", running.address))
-    one, two = (median(found) for found in rates.values())
-    for count, found in rates.items():
-        print(f"{count} workers: {median(found):.2f} cells/s ({min(found):.2f} to {max(found):.2f}); {load()}")
-    print(f"ratio {two / one:.2f} (at least 1.85)", flush=True)
+        for (kind, count), found in rates.items():
+            if kind == "workers":
+                with open_cluster(f"local:{count}") as running:
+                    store = folder / f"compute-{turn}-{count}.zarr"
+                    found.append(cells / dispatch_seconds(spec, store, running.address))
+            else:
+                found.append(plain_rate(spec, count))
+    for (kind, count), found in rates.items():
+        print(f"{count} {kind}: {median(found):.2f} cells/s ({min(found):.2f} to {max(found):.2f}); {load()}")
+    for kind in ("workers", "plain processes"):
+        print(f"two {kind} against one: {median(rates[kind, 2]) / median(rates[kind, 1]):.2f} (at least 1.85)")
+    sys.stdout.flush()
 
 
 def overhead(folder, arguments):
