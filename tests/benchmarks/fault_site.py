@@ -119,7 +119,7 @@ class Reader(threading.Thread):
         self._end, self._lock = threading.Event(), threading.Lock()
 
     def run(self):
-        while not self._end.wait(0.02):
+        while not self._end.wait(0.1):
             if self.done is not None or self._exists():
                 self.look()
 
