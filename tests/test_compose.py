@@ -18,6 +18,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from flows.launch import environment
 from tests.compose import (
     ROOT,
     MissingVariableError,
@@ -146,6 +147,11 @@ def test_service_is_watched_or_runs_once(name):
     for other, how in service.get("depends_on", {}).items():
         ended = SERVICES[other]["restart"] == "no"
         assert how["condition"] == ("service_completed_successfully" if ended else "service_healthy")
+
+
+def test_scheduler_and_workers_have_the_settings_of_profiles():
+    settings = SERVICES["scheduler"]["environment"] | SERVICES["worker"]["environment"]
+    assert settings.items() >= environment().items()
 
 
 def test_images_are_those_that_are_tested():
