@@ -28,6 +28,7 @@ from pipeline.errors import InputError, one_line
 
 _RESERVED_BYTES = 2**30  # for the flow, the scheduler and the Prefect server
 _START_SECONDS = 60.0
+_ANSWER_SECONDS = 15.0
 _SAME_VERSIONS = ("epsweep", "prefect", "distributed")
 _LOCAL = {**SETTINGS, "distributed.worker.preload": ["flows.clusters"]}
 _LOGGER = logging.getLogger("epsweep")
@@ -250,7 +251,7 @@ def _inspect(
 ) -> RunningCluster:
     """Wait for workers, and see what they are."""
     try:
-        with Client(address, timeout=timeout, set_as_default=False) as client:
+        with Client(address, timeout=_ANSWER_SECONDS, set_as_default=False) as client:
             try:
                 client.wait_for_workers(wanted, timeout=timeout)
             except TimeoutError as error:

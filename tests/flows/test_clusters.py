@@ -7,7 +7,7 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -184,12 +184,14 @@ def test_settings_are_passed_as_variables():
 
 
 @contextmanager
-def dask_processes(folder: Path, *options: str, **worker_environment: str) -> Iterator[str]:
+def dask_processes(
+    folder: Path, *options: str, of_worker: Sequence[str] = (), **worker_environment: str
+) -> Iterator[str]:
     """A scheduler with one worker, both real processes on loopback; yields the address."""
     address = folder / "scheduler.json"
     commands = {
         "scheduler": ["--port", "0", "--scheduler-file", str(address)],
-        "worker": ["--scheduler-file", str(address), "--nthreads", "1"],
+        "worker": ["--scheduler-file", str(address), "--nthreads", "1", *of_worker],
     }
     loopback = ["--host", "127.0.0.1", "--dashboard-address", "127.0.0.1:0"]
     with ExitStack() as stack:
@@ -219,6 +221,24 @@ def test_other_versions_are_refused_before_cells_are_sent(tmp_path):
         open_cluster(address),
     ):
         pass
+
+
+def test_worker_that_retires_in_the_middle_costs_no_cell(write_spec, workspace, epsweep, monkeypatch):
+    monkeypatch.chdir(workspace)
+    (workspace / "lengthy.py").write_text(
+        "import time\nimport numpy as np\n\n\ndef cell(x, y):\n    time.sleep(0.25)\n    return np.exp(x @ y.T)\n"
+    )
+    spec = write_spec(function="['lengthy:cell']", m="{from: 1, to: 64, count: 64}", seeds="1")
+
+    def lives():
+        return (workspace / "worker.log").read_text().count("Start worker at")
+
+    with dask_processes(workspace, of_worker=["--lifetime", "15s", "--lifetime-restart"]) as address:
+        before = lives()
+        done = epsweep("run", spec, "--cluster", address)  # 16 s of computing
+        assert lives() > before
+    assert done.returncode == 0, done.stderr
+    assert "done: 64 of 64 cells" in done.stdout
 
 
 def test_scheduler_without_workers_is_one_line(tmp_path):

@@ -9,8 +9,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ import xarray as xr
 from distributed import LocalCluster
 
 from tests.conftest import FUNCTIONS
+from tests.flows.processes import eventually
 
 SECRET = "sweeper:a-password-of-the-test"
 DEADLINE = 120
@@ -33,16 +33,6 @@ settings: {{certificate: {{bound: tail}}}}
 grid:
   - {{function: ["{function}"], sampling: [ball-independent], m: {m}, n: [20], r: {r}, method: [svd], seeds: {seeds}}}
 """
-
-
-def until(condition: Callable[[], Any], what: str) -> Any:
-    """What a condition gives once it is true."""
-    end = time.monotonic() + DEADLINE
-    while time.monotonic() < end:
-        if value := condition():
-            return value
-        time.sleep(0.2)
-    raise AssertionError(f"{what} did not come about in {DEADLINE} s")
 
 
 def arrived(place: Path) -> None:
@@ -83,7 +73,7 @@ def postgres() -> Iterator[str]:
         subprocess.run([*initdb, "--no-sync"], check=True, capture_output=True, cwd=folder, **options)
         command = [binary, "-D", f"{folder}/data", "-k", folder, "-c", "listen_addresses=", "-c", "fsync=off"]
         with running(command, Path(folder) / "log", cwd=folder, **options):
-            until((Path(folder) / ".s.PGSQL.5432").exists, "the database")
+            eventually((Path(folder) / ".s.PGSQL.5432").exists, "the database")
             yield f"postgresql+asyncpg://prefect@/postgres?host={folder}"
 
 
@@ -120,7 +110,7 @@ class Service:
 
     def ended(self, run: str) -> tuple[str, str]:
         terminal = ("COMPLETED", "FAILED", "CANCELLED", "CRASHED")
-        until(lambda: self.state(run)[0] in terminal, f"the end of {self.state(run)}")
+        eventually(lambda: self.state(run)[0] in terminal, f"the end of {self.state(run)}")
         return self.state(run)
 
     def cancel(self, run: str) -> None:
@@ -200,7 +190,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
             except httpx.TransportError:
                 return False
 
-        until(answers, "the server")
+        eventually(answers, "the server")
         found = Service(folder, environment, api, server)
         for name, extra in (("strict", []), ("open", ["--allow-code"])):
             done = found.epsweep("deploy", name, *extra, "--folder", folder)
@@ -255,7 +245,7 @@ def test_runs_end_in_the_state_that_says_what_became_of_them(service):
     assert len(json.loads(published["sweep-summary"]["data"])) == 2
     assert str(service.folder / "ok.figures/epsilon-against-m.png") in published["sweep-report"]["data"]
     assert "- function=mine:picky" in service.artifacts(runs["partial"])["sweep-report"]["data"]
-    lines = until(
+    lines = eventually(
         lambda: [line for line in service.logs(runs["ok"]) if "missing" in line] and service.logs(runs["ok"]), "the log"
     )
     assert lines[0] == "sweep ok into ok.zarr on local:1"
@@ -278,7 +268,9 @@ def test_cancelled_run_of_a_worker_stops_its_batches_and_can_be_resumed(service,
         with xr.open_zarr(service.folder / "cancelled.zarr") as ds:
             assert (ds["status"].sel(m=3) == 0).all()
         (place / "go").open("w").close()
-        until(lambda: "the flow was stopped" in service.task_messages(run), "the end of the batch at its next cell")
+        eventually(
+            lambda: "the flow was stopped" in service.task_messages(run), "the end of the batch at its next cell"
+        )
         resumed = service.start("open", **parameters)
         arrived(place)
         (place / "go").open("w").close()
