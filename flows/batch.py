@@ -5,8 +5,8 @@ import logging
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from threading import Lock
+from functools import cache, lru_cache
+from threading import Lock, get_ident
 from time import monotonic
 from typing import Any
 from uuid import UUID, uuid4
@@ -70,7 +70,7 @@ def compute_batch(label: str, payload: str) -> "Computed | State[None]":
     cases = [Case(tuple(zip(batch["axes"], labels, strict=True))) for labels in batch["cases"]]
     outcomes = []
     started = monotonic()
-    _limit_threads(len(sys.modules))
+    _limit_threads(get_ident(), len(sys.modules))
     for outcome in experiment.run(cases, settings):
         outcomes.append(outcome)
         if _given_up():
@@ -80,9 +80,9 @@ def compute_batch(label: str, payload: str) -> "Computed | State[None]":
     return Computed(outcomes, _worker_address(), monotonic() - started)
 
 
-@lru_cache(maxsize=1)
-def _limit_threads(modules: int) -> None:
-    """Keep this process to one core a batch, for good: anew where modules, and maybe libraries, have been loaded."""
+@cache
+def _limit_threads(thread: int, modules: int) -> None:
+    """Keep the libraries of this thread to one core, for good: anew where modules, and maybe libraries, were loaded."""
     threadpool_limits(1)
 
 
@@ -109,11 +109,12 @@ def submit_batches(
     """
     runs = [uuid4() for _ in labels]
     keys = [f"batch-{run}" for run in runs]
-    futures = Client.map(client, _run_batch, runs, labels, payloads, key=keys, pure=False, context=context)
+    contexts = [context] * len(runs)  # as a keyword, a long one would be a task of its own, which Dask cannot place
+    futures = Client.map(client, _run_batch, contexts, runs, labels, payloads, key=keys, pure=False)
     return list(futures)
 
 
-def _run_batch(run: UUID, label: str, payload: str, *, context: bytes) -> Any:
+def _run_batch(context: bytes, run: UUID, label: str, payload: str) -> Any:
     """Run the task on a worker, within the flow run."""
     with _UNPACKING:  # all threads of a worker begin at once
         settings, client, others = _unpack(context)
@@ -129,9 +130,9 @@ def _run_batch(run: UUID, label: str, payload: str, *, context: bytes) -> Any:
         )
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=16)
 def _unpack(context: bytes) -> tuple[SettingsContext, SyncClientContext, dict[str, Any]]:
-    """What the batches of a flow run share in a worker process."""
+    """What the batches of a flow run share in a worker process, to its end: the client is never closed."""
     others = loads(context)
     with SettingsContext(**others.pop("settings_context")) as settings:
         return settings, SyncClientContext().__enter__(), others

@@ -263,10 +263,8 @@ def _inspect(
             _check_versions(address, client.get_versions(packages=list(_SAME_VERSIONS)))
     except (OSError, TimeoutError, ValueError) as error:
         raise InputError(f"cluster: {address} does not answer ({_reason(error)}); {remedy}") from error
-    limits = [
-        ((worker["memory_limit"] or float("inf")) - PROCESS_BYTES) / worker["nthreads"] + PROCESS_BYTES
-        for worker in workers
-    ]
+    memory = [(worker["memory_limit"] or float("inf"), worker["nthreads"]) for worker in workers]
+    limits = [min(limit, (limit - PROCESS_BYTES) / count + PROCESS_BYTES) for limit, count in memory]
     threads = sum(worker["nthreads"] for worker in workers)
     return RunningCluster(address, len(workers), threads, min(limits, default=float("inf")), timeout)
 

@@ -30,6 +30,7 @@ from storage import Writer
 
 _POLL_SECONDS = 0.25
 _SUBMIT_SECONDS = 1.0
+_GATHER_SECONDS = 20.0
 _LOST_LIMIT = 3  # times in a row
 _WINDOW_A_THREAD = 2
 _SENT_AT_ONCE = 100
@@ -262,18 +263,24 @@ class Dispatcher:
     def _gather(self, futures: Sequence[Future[State[Computed]]]) -> dict[Future[State[Computed]], State[Computed]]:
         """Ask for what has arrived in one request; for nothing if that fails, so that each is asked for alone."""
         finished = [future for future in futures if future.status == "finished"]
-        with suppress(Exception):
-            return dict(zip(finished, self.runner.client.gather(finished), strict=True))
+        client = self.runner.client
+
+        async def fetch() -> list[State[Computed]]:
+            return list(await client.gather(finished, asynchronous=True))
+
+        if finished:
+            with suppress(Exception):  # one may be lost with its worker, and would be waited for
+                return dict(zip(finished, client.sync(fetch, callback_timeout=_GATHER_SECONDS), strict=True))
         return {}
 
     def _result(self, future: Future[State[Computed]], state: State[Computed] | None) -> Computed:
-        if future.status in ("cancelled", "lost"):
+        if future.status not in ("finished", "error"):
             raise _LostBatchError
         try:
-            return (state or future.result()).result()
+            return (future.result(timeout=_GATHER_SECONDS) if state is None else state).result()
         except KilledWorker:
             raise
-        except CancelledRun as error:
+        except (CancelledRun, TimeoutError) as error:
             raise _LostBatchError from error
         except Exception as error:  # a failing case is an outcome: this is Prefect's or the cluster's
             raise EpsweepError(

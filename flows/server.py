@@ -107,10 +107,11 @@ def prefect_home() -> Path:
 
 
 def quieten() -> None:
-    """Set what keeps Prefect off the terminal and its waits short; before it is imported."""
+    """Set what keeps Prefect and Dask off the terminal and its waits short; before it is imported."""
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     logging.raiseExceptions = False  # its log handler writes to the terminal when the server is away
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # as do requests of Dask's that a dead scheduler leaves
 
 
 @contextmanager
@@ -237,6 +238,8 @@ def _make_database() -> None:
     new.unlink(missing_ok=True)
     with closing(sqlite3.connect(new)) as database:
         database.executescript(tables)
+    for left in ("prefect.db-wal", "prefect.db-shm"):  # of a database that was deleted: SQLite would replay it
+        path.with_name(left).unlink(missing_ok=True)
     new.replace(path)
 
 
