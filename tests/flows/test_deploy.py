@@ -218,6 +218,7 @@ def test_parameters_are_described_limited_and_enforced(service):
 def test_runs_end_in_the_state_that_says_what_became_of_them(service):
     place = service.place("states")
     ok = SPEC.format(name="ok", function="exponential", m="[2, 4]", r="[2]", seeds=2)
+    ok += "# a long text goes to the workers too\n" * 3000
     partial = SPEC.format(name="partial", function="mine:picky", m="[2, 3]", r="[2]", seeds=1)
     (place / "partial.yaml").write_text(partial)
     runs = {
