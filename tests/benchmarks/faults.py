@@ -44,6 +44,7 @@ from tests.benchmarks.fault_site import (
     Setting,
     Site,
     command_line,
+    wait_until,
 )
 from tests.storage.servers import BUCKET, KEY, SECRET, weed
 
@@ -155,7 +156,8 @@ def unmount(run):
 def make_read_only(run):
     """Mount the store over itself: root may write wherever it is not a mount that forbids it."""
     subprocess.run(["mount", "--bind", run.store, run.store], check=True)
-    subprocess.run(["mount", "-o", "remount,bind,ro", run.store], check=True)
+    remount = ["mount", "-o", "remount,bind,ro", run.store]  # refused while a file is open for writing
+    wait_until(lambda: subprocess.run(remount, stderr=subprocess.DEVNULL).returncode == 0, 60, "a read-only mount")
 
 
 def make_writable(run):
