@@ -274,7 +274,7 @@ class Dispatcher:
         return {}
 
     def _result(self, future: Future[State[Computed]], state: State[Computed] | None) -> Computed:
-        if future.status not in ("finished", "error"):
+        if state is None and future.status not in ("finished", "error"):
             raise _LostBatchError
         try:
             return (future.result(timeout=_GATHER_SECONDS) if state is None else state).result()
