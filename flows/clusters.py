@@ -30,7 +30,12 @@ _RESERVED_BYTES = 2**30  # for the flow, the scheduler and the Prefect server
 _START_SECONDS = 60.0
 _ANSWER_SECONDS = 15.0
 _SAME_VERSIONS = ("epsweep", "prefect", "distributed")
-_LOCAL = {**SETTINGS, "distributed.worker.preload": ["flows.clusters"]}
+_LOCAL = {
+    **SETTINGS,
+    "distributed.worker.preload": ["flows.clusters"],
+    # 15 s after a worker died, Dask's cluster ends its nanny, unless another runs just then: it may have died, too
+    "distributed.deploy.lost-worker-timeout": "1h",
+}
 _LOGGER = logging.getLogger("epsweep")
 
 
@@ -80,7 +85,13 @@ def dask_setup(worker: object) -> None:
     """Prepare a local worker process, as Dask calls it: the dispatcher tells what matters."""
     import flows.batch  # noqa: F401 (while the Prefect server starts; with the first batch, it would hold that up)
 
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    _quieten()
+
+
+def _quieten() -> None:
+    """Keep Dask off the terminal: it tells of every connection that a dead process leaves, with tracebacks."""
+    for name in ("distributed", "distributed.client"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def local_workers(cluster: str) -> LocalWorkers | None:
@@ -160,6 +171,7 @@ def open_cluster(cluster: str) -> Iterator[RunningCluster]:
     if running := _opened.get(cluster):
         yield running
         return
+    _quieten()
     with _find(cluster) as running:
         _opened[running.address] = running
         _LOGGER.info(

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import dask
 import pytest
 import xarray as xr
 from cryptography import x509
@@ -32,7 +33,10 @@ LOOPBACK = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0", "worker_das
 def test_running_scheduler_takes_a_sweep_with_a_deadly_cell(write_spec, workspace, epsweep, monkeypatch):
     monkeypatch.chdir(workspace)  # the workers import the user's module from where they were started
     spec = write_spec(function="[gaussian, 'mine:deadly']", m="[2, 3]", seeds="1")
-    with LocalCluster(n_workers=2, threads_per_worker=1, **LOOPBACK) as cluster:
+    with (
+        dask.config.set({"distributed.deploy.lost-worker-timeout": "1h"}),  # or the cluster ends nannies of its own
+        LocalCluster(n_workers=2, threads_per_worker=1, **LOOPBACK) as cluster,
+    ):
         done = epsweep("run", spec, "--cluster", cluster.scheduler_address)
     assert done.returncode == 1, done.stderr
     assert "done: 3 of 4 cells, 1 failed" in done.stdout
