@@ -21,7 +21,7 @@ from distributed.system import MEMORY_LIMIT
 from distributed.utils import LoopRunner
 from tornado.ioloop import IOLoop
 
-from flows.launch import SETTINGS, cluster_class, encryption, interruptible, log_folder, started
+from flows.launch import RESTARTING, cluster_class, encryption, interruptible, log_folder, started
 from flows.planning import PROCESS_BYTES
 from flows.profiles import Profile, load_profile, security_of
 from pipeline.errors import InputError, one_line
@@ -30,12 +30,7 @@ _RESERVED_BYTES = 2**30  # for the flow, the scheduler and the Prefect server
 _START_SECONDS = 60.0
 _ANSWER_SECONDS = 15.0
 _SAME_VERSIONS = ("epsweep", "prefect", "distributed")
-_LOCAL = {
-    **SETTINGS,
-    "distributed.worker.preload": ["flows.clusters"],
-    # 15 s after a worker died, Dask's cluster ends its nanny, unless another runs just then: it may have died, too
-    "distributed.deploy.lost-worker-timeout": "1h",
-}
+_LOCAL = {**RESTARTING, "distributed.worker.preload": ["flows.clusters"]}
 _LOGGER = logging.getLogger("epsweep")
 
 

@@ -45,6 +45,10 @@ SETTINGS: Mapping[str, Any] = {
     "distributed.scheduler.allowed-failures": 0,  # the dispatcher looks at a batch whose worker died on its own
 }
 
+# For clusters whose nannies restart workers: 15 s after a worker died, Dask's cluster ends its nanny, unless another
+# worker of it runs just then: that may have died, too.
+RESTARTING: Mapping[str, Any] = {**SETTINGS, "distributed.deploy.lost-worker-timeout": "1h"}
+
 
 def environment() -> dict[str, str]:
     """`SETTINGS` as environment variables, for workers that do not inherit Dask's configuration."""
@@ -127,7 +131,8 @@ def started(profile: Profile, name: str) -> Iterator[Any]:
     """
     build = cluster_class(profile, name)
     security = security_of(profile)
-    with dask.config.set({**SETTINGS, **encryption(security)}):
+    settings = RESTARTING if build in (LocalCluster, SSHCluster) else SETTINGS
+    with dask.config.set({**settings, **encryption(security)}):
         try:
             with interruptible():
                 cluster = build(**_arguments(build, profile, security, name))

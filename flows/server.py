@@ -121,7 +121,7 @@ def prefect_server() -> Iterator[Callable[[], None]]:
     Yields
     ------
     callable
-        It waits until the server answers. Prefect, which reads its settings when it is imported, may be so before.
+        It waits until the server answers. Prefect may be imported, but not used, before that.
 
     Raises
     ------

@@ -21,7 +21,7 @@ from cryptography.x509.oid import NameOID
 from distributed import LocalCluster
 
 from flows.clusters import check_cluster, describe_cluster, local_workers, open_cluster, reaches_loopback
-from flows.launch import environment, worker_lifetime
+from flows.launch import RESTARTING, environment, worker_lifetime
 from flows.planning import PROCESS_BYTES
 from flows.profiles import load_profile, shipped_profiles
 from pipeline.errors import InputError
@@ -34,7 +34,7 @@ def test_running_scheduler_takes_a_sweep_with_a_deadly_cell(write_spec, workspac
     monkeypatch.chdir(workspace)  # the workers import the user's module from where they were started
     spec = write_spec(function="[gaussian, 'mine:deadly']", m="[2, 3]", seeds="1")
     with (
-        dask.config.set({"distributed.deploy.lost-worker-timeout": "1h"}),  # or the cluster ends nannies of its own
+        dask.config.set(RESTARTING),
         LocalCluster(n_workers=2, threads_per_worker=1, **LOOPBACK) as cluster,
     ):
         done = epsweep("run", spec, "--cluster", cluster.scheduler_address)
