@@ -1,9 +1,6 @@
 """Active-set polish: linear programmes over the entries near ±M, for factors with few unknowns."""
 
-from typing import TypeAlias
-
 import numpy as np
-import numpy.typing as npt
 from scipy.optimize import linprog
 
 from pipeline.arrays import ROUNDING_LEVEL, FloatArray
@@ -15,26 +12,10 @@ _SMALLEST_RADIUS = 1e-9
 _TOLERANCE = 1e-12
 _MOST_PROGRAMMES = 60
 
-IntArray: TypeAlias = npt.NDArray[np.intp]
-
 
 def _residual(matrix: FloatArray, factorization: Factorization, x: FloatArray) -> FloatArray:
     left, right = factorization.factors(x)
     return np.asarray(left @ right.T - matrix)
-
-
-def _derivatives(factorization: Factorization, x: FloatArray, i: IntArray, j: IntArray) -> FloatArray:
-    """Derivatives of the entries G[i, j] by the unknowns, shape (entries, unknowns)."""
-    left, right = factorization.factors(x)
-    derivatives = np.zeros((len(i), *x.shape))
-    entry = np.arange(len(i))
-    if factorization.signs is None:
-        derivatives[entry, i] = right[j] * factorization.scale
-        derivatives[entry, factorization.rows + j] = left[i] * factorization.scale
-    else:
-        derivatives[entry, i] = left[j] * factorization.scale
-        derivatives[entry, j] += left[i] * factorization.scale
-    return derivatives.reshape(len(i), x.size)
 
 
 def polish(matrix: FloatArray, factorization: Factorization, x: FloatArray) -> tuple[FloatArray, str]:
@@ -81,7 +62,7 @@ def _programme(
     i, j = np.nonzero(size > (1 - _NEAR) * error)
     if factorization.signs is not None:
         i, j = i[i <= j], j[i <= j]
-    derivatives = np.sign(residual[i, j])[:, None] * _derivatives(factorization, x, i, j)
+    derivatives = np.sign(residual[i, j])[:, None] * factorization.derivatives(x, i, j)
     slack = (error - size[i, j]) / radius
     near = slack <= 2 * np.abs(derivatives).sum(axis=1).max()  # no other entry can become the largest
     solution = linprog(

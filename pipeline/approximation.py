@@ -76,6 +76,10 @@ class Problem:
         matrix = self.decompositions.matrix
         return matrix if isinstance(matrix, np.ndarray) else matrix.block(slice(None), slice(None))
 
+    def lower_bound(self, rank: int, settings: CertificateSettings) -> float:
+        """Certified lower bound of max |F − G| over all G of rank at most r."""
+        return certified_bound(self.decompositions, rank, settings)
+
 
 @dataclass(frozen=True)
 class Factors:
@@ -119,8 +123,8 @@ def _projected(problem: Problem, rank: int, settings: APSettings, seed: int) -> 
     values = problem.values
     if not values.any():
         return _zero(values, rank)
-    decomposition = problem.decompositions.for_rank(rank) if settings.initial == "svd" else None
-    left, right, errors, stopped = alternating_projections(values, rank, settings, seed, decomposition)
+    start = problem.decompositions.for_rank(rank).balanced_factors(rank) if settings.initial == "svd" else None
+    (left, right), errors, stopped = alternating_projections(values, rank, settings, seed, start)
     return Factors(left, right, np.array(errors), stopped)
 
 
@@ -213,11 +217,9 @@ def approximate(
     generated = matrix if isinstance(matrix, FunctionMatrix) else None
     values = as_matrix(matrix)
     chosen = get_method(method)
-    if not isinstance(rank, int | np.integer) or isinstance(rank, bool) or not 1 <= rank <= min(values.shape):
-        raise InputError(f"rank: {rank!r} is not an integer between 1 and min{values.shape} = {min(values.shape)}")
-    if not isinstance(seed, int | np.integer) or isinstance(seed, bool) or seed < 0:
-        raise InputError(f"seed: {seed!r} is not a non-negative integer")
-    options = _validated(chosen, settings)
+    checked_rank(rank, min(values.shape), f"min{values.shape}")
+    checked_seed(seed)
+    options = validated(chosen, settings)
     certificate = CertificateSettings(bound=checked_bound(bound))
     if start is not None and method != "minimax":
         raise InputError(f"start: method {method!r} begins from no given factors; use 'minimax', or leave start out")
@@ -236,7 +238,19 @@ def approximate(
     )
 
 
-def _validated(method: Method, settings: Mapping[str, object]) -> BaseModel:
+def checked_rank(rank: object, largest: int, name: str) -> None:
+    """Raise InputError unless 1 ≤ rank ≤ `largest`, which has a name."""
+    if not isinstance(rank, int | np.integer) or isinstance(rank, bool) or not 1 <= rank <= largest:
+        raise InputError(f"rank: {rank!r} is not an integer between 1 and {name} = {largest}")
+
+
+def checked_seed(seed: object) -> None:
+    """Raise InputError unless it is a non-negative integer."""
+    if not isinstance(seed, int | np.integer) or isinstance(seed, bool) or seed < 0:
+        raise InputError(f"seed: {seed!r} is not a non-negative integer")
+
+
+def validated(method: Method, settings: Mapping[str, object]) -> BaseModel:
     """Settings of a method, or one clear line."""
     try:
         return method.settings(**settings)

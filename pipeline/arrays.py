@@ -1,6 +1,6 @@
 """Array types and the interface of a matrix that is made where it is needed."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
@@ -66,29 +66,54 @@ def as_matrix(values: npt.ArrayLike | BlockMatrix) -> FloatArray:
     InputError
         If the values are not a real, finite, non-empty two-dimensional array.
     """
-    try:
-        array = np.asarray(values.block(slice(None), slice(None)) if isinstance(values, BlockMatrix) else values)
-    except ValueError as error:
-        raise InputError("matrix: its rows differ in length; pass a 2-D array") from error
-    if array.ndim != 2 or 0 in array.shape:
+    array = values if isinstance(values, BlockMatrix) else _as_real(values, "matrix")
+    if len(array.shape) != 2 or 0 in array.shape:
         raise InputError(f"matrix: shape {array.shape} is not that of a non-empty matrix; pass a 2-D array")
+    return _checked(array if isinstance(array, np.ndarray) else array.block(slice(None), slice(None)), "matrix")
+
+
+def as_tensor(values: npt.ArrayLike) -> FloatArray:
+    """Convert to a C-ordered float64 array of finite entries, of order 2 or more.
+
+    Raises
+    ------
+    InputError
+        If the values are not a real, finite, non-empty array of that order.
+    """
+    array = _as_real(values, "tensor")
+    if array.ndim < 2 or 0 in array.shape:
+        raise InputError(
+            f"tensor: shape {array.shape} is not that of a non-empty tensor; pass an array of order 3, say"
+        )
+    return np.ascontiguousarray(_checked(array, "tensor"))
+
+
+def _as_real(values: npt.ArrayLike, name: str) -> npt.NDArray[Any]:
+    try:
+        return np.asarray(values)
+    except ValueError as error:
+        raise InputError(f"{name}: its rows differ in length; pass an array") from error
+
+
+def _checked(array: npt.NDArray[Any], name: str) -> FloatArray:
     if array.dtype.kind not in "fiub":
-        raise InputError(f"matrix: dtype {array.dtype} is not real; pass real numbers")
+        raise InputError(f"{name}: dtype {array.dtype} is not real; pass real numbers")
     array = array.astype(np.float64, copy=False)
-    check_finite(array, "matrix")
+    check_finite(array, name)
     if (largest := float(np.abs(array).max())) > _LARGEST:
         raise InputError(
-            f"matrix: entries up to {largest:.3g} overflow in a decomposition; scale them below {_LARGEST}"
+            f"{name}: entries up to {largest:.3g} overflow in a decomposition; scale them below {_LARGEST}"
         )
     return array
 
 
-def check_finite(array: FloatArray, name: str, top: int = 0, left: int = 0) -> None:
-    """Raise InputError naming the first entry that is NaN or infinite, in a block that begins at [top, left]."""
+def check_finite(array: FloatArray, name: str, corner: Sequence[int] | None = None) -> None:
+    """Raise InputError naming the first entry that is NaN or infinite, in a block that begins at `corner`."""
     finite = np.isfinite(array)
     if not finite.all():
-        i, j = np.argwhere(~finite)[0]
-        raise InputError(f"{name}: entry [{top + i}, {left + j}] is {array[i, j]}; every entry must be finite")
+        index = np.argwhere(~finite)[0]
+        place = ", ".join(map(str, index if corner is None else index + np.array(corner)))
+        raise InputError(f"{name}: entry [{place}] is {array[tuple(index)]}; every entry must be finite")
 
 
 def max_norm(matrix: Matrix) -> float:

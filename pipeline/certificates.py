@@ -14,6 +14,7 @@ from pipeline.svd import Decomposition, Decompositions, SVDSettings, lapack_svd
 
 _ROUNDING = 4 * float(np.finfo(np.float64).eps)
 _UNDERFLOW = 1e-302  # nothing is proved from singular values that may have lost digits to underflow
+_MOST_ENTRIES = 1500**2
 _FEWEST = 15  # iterations, below which a smaller block is taken …
 _SMALLER = math.sqrt(0.5)  # … with sides by this factor
 _STEP = 4.0  # λ of the Douglas–Rachford iterations
@@ -52,12 +53,15 @@ class CertificateSettings(BaseModel):
         One iteration costs about 3e-4 + 4e-8 n1 n2 + 1.9e-10 n1² n2 seconds (n1 ≤ n2: overhead, passes over the
         entries, eigenvectors of a Gram matrix), what is outside them five times that. The minimax method takes
         0.06 + (1.4e-6 + 6e-8 r) n1 n2 seconds, three quarters of that where the matrix is symmetric. Where fewer than
-        15 iterations are allowed, more of them on a smaller block give more.
+        15 iterations are allowed, more of them on a smaller block give more. Of a wide or tall matrix (the unfolding of
+        a tensor) with more entries than one of order 1500, a narrower block is taken, since some 20 such arrays are
+        held.
         """
+        side = max(min(shape), _MOST_ENTRIES // min(shape))
+        rows, columns = min(shape[0], side), min(shape[1], side)
         if self.iterations != "auto":
-            return *shape, self.iterations
-        allowed = 0.03 + shape[0] * shape[1] * (2e-6 + 9e-8 * rank)
-        rows, columns = shape
+            return rows, columns, self.iterations
+        allowed = 0.03 + rows * columns * (2e-6 + 9e-8 * rank)
         while min(rows, columns) > rank:
             short, long = sorted((rows, columns))
             one = 3e-4 + 4e-8 * short * long + 1.9e-10 * short**2 * long

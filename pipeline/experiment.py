@@ -115,6 +115,27 @@ class Cost:
 
 
 @dataclass(frozen=True)
+class Constraint:
+    """What every case of a sweep must meet.
+
+    Attributes
+    ----------
+    axes : tuple of str
+        Whose labels it is about.
+    text : str
+        What is broken where it is not met.
+    holds : callable
+        Maps (labels of the axes, in arrays that broadcast, and settings) to whether it is met.
+    remedy : str
+    """
+
+    axes: tuple[str, ...]
+    text: str
+    holds: Callable[[Columns, Any], npt.NDArray[np.bool_]]
+    remedy: str
+
+
+@dataclass(frozen=True)
 class Experiment:
     """A kind of sweep.
 
@@ -133,8 +154,7 @@ class Experiment:
         Groups of settings, one field a group.
     settings_used : callable
         Maps the labels of each axis to the names of the groups that influence their values.
-    constraints : tuple of (str, str)
-        Predicates that every case must meet, each with the remedy to print.
+    constraints : tuple of Constraint
     prepare : callable
         Maps (a case, settings) to what its group shares.
     evaluate : callable
@@ -153,7 +173,7 @@ class Experiment:
     main: str
     settings: type[BaseModel]
     settings_used: Callable[[Mapping[str, Sequence[Label]]], set[str]]
-    constraints: tuple[tuple[str, str], ...]
+    constraints: tuple[Constraint, ...]
     prepare: Callable[[Case, Any], Any]
     evaluate: Callable[[Any, Case, Any], Mapping[str, float]]
     prepare_cost: Callable[[Columns, Any], Cost]

@@ -1,6 +1,7 @@
-"""Generating functions f(x, y): the built-in ones and a user's own."""
+"""Generating functions f(x, y), and of more points f(x, y, z): the built-in ones and a user's own."""
 
 import importlib
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -14,12 +15,12 @@ _DIRECT_DIMENSION = 16  # up to here direct differences cost no more than the pr
 _CLOSE = 1e-2  # squared distances below this share of ‖x‖² + ‖y‖² are recomputed from differences
 _GATHER_BYTES = 8 * 2**20
 
-PairFunction = Callable[[FloatArray, FloatArray], FloatArray]
+EntryFunction = Callable[..., FloatArray]
 
 
 @dataclass(frozen=True)
 class GeneratingFunction:
-    """A function of two points of R^m, evaluated on all pairs of two point sets.
+    """A function of two or more points of R^m, evaluated on all combinations of as many point sets.
 
     Attributes
     ----------
@@ -29,31 +30,35 @@ class GeneratingFunction:
         Plain-text formula.
     source : str
         Where it is defined.
-    pairs : callable
-        Maps X of shape (n1, m) and Y of shape (n2, m) to the entries, shape (n1, n2).
+    entries : callable
+        Maps X of shape (n1, m), Y of shape (n2, m) and so on to the entries, shape (n1, n2, …).
     symmetric : bool
         Whether f(x, y) = f(y, x).
+    order : int
+        Number of points: 2 for the entries of a matrix, d for those of a tensor of order d.
     """
 
     name: str
     formula: str
     source: str
-    pairs: PairFunction
+    entries: EntryFunction
     symmetric: bool = True
+    order: int = 2
 
-    def __call__(self, x: FloatArray, y: FloatArray) -> FloatArray:
-        """Evaluate on all pairs and check shape and type.
+    def __call__(self, *points: FloatArray) -> FloatArray:
+        """Evaluate on all combinations and check shape and type.
 
         Raises
         ------
         InputError
-            If a user's function returns something other than real numbers of shape (n1, n2).
+            If a user's function returns something other than real numbers of shape (n1, n2, …).
         """
-        values = np.asarray(self.pairs(x, y))
-        if values.shape != (len(x), len(y)) or values.dtype.kind not in "fiub":
+        values = np.asarray(self.entries(*points))
+        shape = tuple(map(len, points))
+        if values.shape != shape or values.dtype.kind not in "fiub":
             raise InputError(
                 f"function: {self.name} returned {values.dtype} of shape {values.shape} for points of shapes "
-                f"{x.shape} and {y.shape}; return real numbers of shape {(len(x), len(y))}"
+                f"{' and '.join(str(each.shape) for each in points)}; return real numbers of shape {shape}"
             )
         return values.astype(np.float64, copy=False)
 
@@ -90,16 +95,46 @@ def squared_distances(x: FloatArray, y: FloatArray) -> FloatArray:
     return squares
 
 
-def _of_distance(profile: Callable[[FloatArray], FloatArray]) -> PairFunction:
+def multilinear_product(*points: FloatArray) -> FloatArray:
+    """Multilinear products of all combinations of points, sums over a of x_a y_a z_a … (Budzinskiy, section 6).
+
+    Parameters
+    ----------
+    *points : ndarray of shape (n_k, m)
+        Two or more point sets.
+
+    Returns
+    -------
+    ndarray of shape (n_1, n_2, …)
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> multilinear_product(np.array([[1.0, 2.0]]), np.array([[3.0, 4.0]]), np.array([[5.0, 6.0], [1.0, 1.0]]))
+    array([[[63., 11.]]])
+    """
+    first, second, *others = points
+    if not others:
+        product: FloatArray = first @ second.T
+        return product
+    return np.stack([multilinear_product(point * second, *others) for point in first])
+
+
+def _of_distance(profile: Callable[[FloatArray], FloatArray]) -> EntryFunction:
     """Make f(x, y) = profile(‖x − y‖²)."""
     return lambda x, y: profile(squared_distances(x, y))
 
 
-def _attention(x: FloatArray, y: FloatArray) -> FloatArray:
-    """exp(q·k/√m) with q = √m x and k = √m y."""
-    product: FloatArray = x @ y.T
-    product *= np.sqrt(x.shape[1])
+def _attention(*points: FloatArray) -> FloatArray:
+    """exp(<q, k, …>/√m) with q = √m x, k = √m y and so on."""
+    product = multilinear_product(*points)
+    product *= np.sqrt(points[0].shape[1]) ** (len(points) - 1)
     return np.exp(product, out=product)
+
+
+def _sinh_product(*points: FloatArray) -> FloatArray:
+    product = multilinear_product(*points)
+    return np.sinh(product, out=product)
 
 
 BUILT_IN: dict[str, GeneratingFunction] = {
@@ -133,6 +168,20 @@ BUILT_IN: dict[str, GeneratingFunction] = {
             "Budzinskiy, section 1.4",
             _attention,
         ),
+        GeneratingFunction(
+            "sinh_product",
+            "sinh(sum of x_a y_a z_a)",
+            "Budzinskiy, section 7.2, f3",
+            _sinh_product,
+            order=3,
+        ),
+        GeneratingFunction(
+            "tensor_attention",
+            "exp(sum of q_a k_a l_a / sqrt(m)), q = sqrt(m) x, k = sqrt(m) y, l = sqrt(m) z",
+            "Budzinskiy, section 1.4, higher-order attention",
+            _attention,
+            order=3,
+        ),
     )
 }
 
@@ -140,7 +189,8 @@ BUILT_IN: dict[str, GeneratingFunction] = {
 def get_function(name: str) -> GeneratingFunction:
     """Look up a built-in function, or import a user's own given as ``module:name``.
 
-    A user's function takes X of shape (n1, m) and Y of shape (n2, m) and returns an array of shape (n1, n2).
+    A user's function takes X of shape (n1, m) and Y of shape (n2, m) and returns an array of shape (n1, n2). One that
+    takes d > 2 arrays of points defines a tensor of order d and returns an array of shape (n1, …, nd).
 
     Raises
     ------
@@ -154,12 +204,25 @@ def get_function(name: str) -> GeneratingFunction:
         known = ", ".join(BUILT_IN)
         raise InputError(f"function: {shown(name)} is not known; use one of {known}, or your own as module:name")
     try:
-        pairs = getattr(importlib.import_module(module_name), attribute)
+        entries = getattr(importlib.import_module(module_name), attribute)
     except (Exception, SystemExit) as error:
         raise InputError(
             f"function: {shown(name)} cannot be imported ({type(error).__name__}: {one_line(error)}); "
             f"put {one_line(module_name, 80)}.py beside the spec, in the working directory or on PYTHONPATH"
         ) from error
-    if not callable(pairs):
-        raise InputError(f"function: {shown(name)} is a {type(pairs).__name__}; name a function f(X, Y)")
-    return GeneratingFunction(name, f"{attribute}(X, Y)", module_name, pairs, symmetric=False)
+    if not callable(entries):
+        raise InputError(f"function: {shown(name)} is a {type(entries).__name__}; name a function f(X, Y)")
+    order = _order(entries)
+    arguments = ", ".join(["X", "Y", "Z"][:order] if order <= 3 else [f"X{k + 1}" for k in range(order)])
+    return GeneratingFunction(name, f"{attribute}({arguments})", module_name, entries, symmetric=False, order=order)
+
+
+def _order(entries: EntryFunction) -> int:
+    """Number of point sets that a function must be given; 2 where it does not say."""
+    try:
+        parameters = inspect.signature(entries).parameters.values()
+    except (TypeError, ValueError):
+        return 2
+    positional = inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD
+    required = [each for each in parameters if each.kind in positional and each.default is inspect.Parameter.empty]
+    return max(2, len(required))

@@ -164,7 +164,7 @@ def parse_sweep(text: str, *, allow_code: bool = False) -> Sweep:
         spec: Any = model.model_validate(document)
     except ValidationError as error:
         raise InputError(_explain(error, model)) from error
-    labels, wanted = _grid(spec.grid, experiment)
+    labels, wanted = _grid(spec.grid, experiment, spec.settings)
     return Sweep(spec.name, experiment, spec.settings, labels, wanted, text)
 
 
@@ -348,7 +348,7 @@ def _keys_beside(model: type[BaseModel], path: tuple[int | str, ...]) -> list[st
     return [field.alias or name for name, field in model.model_fields.items()]
 
 
-def _grid(blocks: Sequence[Any], experiment: Experiment) -> tuple[Labels, Mask]:
+def _grid(blocks: Sequence[Any], experiment: Experiment, settings: BaseModel) -> tuple[Labels, Mask]:
     """Unite the blocks: the labels of the box that holds them all, and which of its cells are wanted."""
     labels: Labels = {}
     for axis in experiment.axes:
@@ -369,7 +369,7 @@ def _grid(blocks: Sequence[Any], experiment: Experiment) -> tuple[Labels, Mask]:
         cells = np.broadcast_to(True if block.where is None else block.where(columns), shape)
         if not cells.any():
             raise InputError(f"grid[{position}].where: {shown(block.where.text)} leaves no cell; loosen it")
-        _check_constraints(experiment, columns, cells, f"grid[{position}]")
+        _check_constraints(experiment, settings, columns, cells, f"grid[{position}]")
         where = np.ix_(*(positions(labels[axis], values) for axis, values in chosen.items()))
         wanted[where] |= cells
     return labels, wanted
@@ -381,12 +381,13 @@ def positions(labels: Sequence[Label], chosen: Sequence[Label]) -> list[int]:
     return [index[label] for label in chosen]
 
 
-def _check_constraints(experiment: Experiment, columns: Mapping[str, Any], cells: Mask, place: str) -> None:
-    kinds: dict[str, type] = {axis.name: axis.kind for axis in experiment.axes}
-    for text, remedy in experiment.constraints:
-        broken = cells & ~Predicate(text, kinds)(columns)
+def _check_constraints(
+    experiment: Experiment, settings: BaseModel, columns: Mapping[str, Any], cells: Mask, place: str
+) -> None:
+    for constraint in experiment.constraints:
+        broken = cells & ~constraint.holds(columns, settings)
         if broken.any():
             cell = np.argwhere(broken)[0]
             values = {axis: column.ravel()[i] for (axis, column), i in zip(columns.items(), cell, strict=True)}
-            named = ", ".join(f"{axis} = {value}" for axis, value in values.items() if axis in text.split())
-            raise InputError(f"{place}: {named} breaks {text}; {remedy}")
+            named = ", ".join(f"{axis} = {values[axis]}" for axis in values if axis in constraint.axes)
+            raise InputError(f"{place}: {named} breaks {constraint.text}; {constraint.remedy}")

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -16,8 +16,10 @@ from pipeline.sampling import stream
 from pipeline.smooth_maximum import Factorization
 from pipeline.svd import Decomposition, lapack_svd
 
+F = TypeVar("F", bound=Factorization)
+
 _SMALLEST_SIZE = 1e-12  # of a singular value beside the largest, for the scale of the unknowns
-_BALANCE = -0.375  # 0 is plain, −1/2 scaled gradient descent; in between both slow and fast decay converge well
+BALANCE = -0.375  # 0 is plain, −1/2 scaled gradient descent; in between both slow and fast decay converge well
 
 
 class MinimaxSettings(BaseModel):
@@ -75,7 +77,7 @@ class _Budget:
 
 _MOST_STARTS = 40
 _PILOT_STAGES, _PILOT_STEPS = 4, 100  # where there are several starts, each gets these and the best one the rest
-_BUDGETS = {
+BUDGETS = {
     "quick": _Budget((15, 35, 80, 190, 450), 34),
     "default": _Budget((15, 30, 60, 120, 240, 480, 960), 85),
     "thorough": _Budget((10, 20, 40, 80, 160, 320, 640, 1280, 2560), 400, work=1e6, polished=400),
@@ -106,17 +108,17 @@ class Minimax:
 
 
 @dataclass(frozen=True)
-class _Start:
+class Start(Generic[F]):
     """Where a search begins, and the error there relative to max|F|."""
 
-    factorization: Factorization
+    factorization: F
     x: FloatArray
     error: float
 
 
 def _parametrise(
     matrix: FloatArray, scale: float, left: FloatArray, sizes: FloatArray, right: FloatArray, *, symmetric: bool
-) -> _Start:
+) -> Start[Factorization]:
     """Start from (c / scale) U diag(sizes) Vᵀ with orthonormal U, V and the best multiple c.
 
     A symmetric start has the eigenvalues of F in the span of U (Rayleigh and Ritz). Where they differ in sign it is
@@ -129,15 +131,15 @@ def _parametrise(
             sizes, left = np.abs(values), left @ vectors
             signs = np.full(len(values), np.sign(values.sum()) or 1.0)
             right = left * signs
-    multiple, error = _best_multiple(matrix, left * sizes, right)
-    balance = np.maximum(sizes, max(_SMALLEST_SIZE * sizes.max(), np.finfo(np.float64).tiny)) ** _BALANCE
+    multiple, error = best_multiple(matrix, left * sizes, right)
+    balance = np.maximum(sizes, max(_SMALLEST_SIZE * sizes.max(), np.finfo(np.float64).tiny)) ** BALANCE
     factorization = Factorization(len(matrix), balance / np.exp(np.log(balance).mean()), signs)
     root = np.sqrt(multiple / scale * sizes)
     x = factorization.unknowns(left * root, (right if signs is None else left) * root)
-    return _Start(factorization, x, error / scale)
+    return Start(factorization, x, error / scale)
 
 
-def _best_multiple(matrix: FloatArray, left: FloatArray, right: FloatArray) -> tuple[float, float]:
+def best_multiple(matrix: FloatArray, left: FloatArray, right: FloatArray) -> tuple[float, float]:
     """The c in [0.01, 2] with the smallest max|F − c G|, to one per cent, and that error."""
     found = minimize_scalar(
         lambda c: max_error(matrix, c * left, right), bounds=(0.01, 2), method="bounded", options={"xatol": 0.01}
@@ -242,7 +244,7 @@ def minimax(
             rivals.append((np.pad(start[0], padding), np.pad(start[1], padding)))
         rivals.append(extended(matrix, rank, *start))
         starts.append(_parametrise(matrix, scale, *_of_product(*rivals[-1]), symmetric=False))
-    search, history = _search(matrix, scale, starts, settings, seed)
+    search, history = descend(matrix, scale, starts, settings, seed)
     if symmetric and settings.budget == "thorough" and not search.resolved:
         invariant = search_orbits(matrix, scale, rank, seed, settings.precision)
         if invariant:
@@ -251,7 +253,7 @@ def minimax(
             search = min(search, invariant[0], key=lambda found: found.error)
             search.flops = flops
     x, stopped = search.best.astype(np.float64), search.stopped
-    if x.size <= _BUDGETS[settings.budget].polished:
+    if x.size <= BUDGETS[settings.budget].polished:
         x, stopped = polish(matrix / scale, search.factorization, x)
     left, right = search.factorization.factors(x)
     rivals.insert(0, (np.sqrt(scale) * left, np.sqrt(scale) * right))
@@ -266,10 +268,10 @@ def minimax(
     )
 
 
-def _search(
+def descend(
     matrix: FloatArray,
     scale: float,
-    starts: Sequence[_Start],
+    starts: Sequence[Start[Any]],
     settings: MinimaxSettings,
     seed: int,
 ) -> tuple[Descent, list[float]]:
@@ -277,7 +279,7 @@ def _search(
 
     Returns the search with the smallest error and the errors of all evaluations.
     """
-    budget = _BUDGETS[settings.budget]
+    budget = BUDGETS[settings.budget]
     count = min(_MOST_STARTS, int(budget.work // (starts[0].x.size * min(matrix.shape)))) or 1
     pilots = _PILOT_STAGES if count * len(starts) > 1 else 0
     random = stream("start", seed)

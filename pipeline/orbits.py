@@ -106,8 +106,8 @@ class OrbitFactorization(Factorization):
         """Inverse of `factors`."""
         return left
 
-    def gradient(self, by_left: RealArray, by_right: RealArray) -> RealArray:
-        """Derivative by x from those by the factors; adds to by_right."""
+    def gradient(self, x: RealArray, by_left: RealArray, by_right: RealArray) -> RealArray:
+        """Derivative by x, at x, from those by the factors; adds to by_right."""
         by_right[self.first] += by_left
         gradient, stop = np.empty_like(by_left), 0
         for part, image in self._parts(by_left):

@@ -1,16 +1,20 @@
-"""Alternating projections between matrices of rank r and a max-norm ball around F (Budzinskiy, section 7.1)."""
+"""Alternating projections between what is of low rank and a max-norm ball around F (Budzinskiy, section 7.1)."""
 
+import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeAlias
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipeline.arrays import ROUNDING_LEVEL, SINGLE_RESOLVES, FloatArray, RealArray, max_error, row_panels
+from pipeline.arrays import ROUNDING_LEVEL, SINGLE_RESOLVES, FloatArray, RealArray, row_panels
 from pipeline.sampling import stream
-from pipeline.svd import Decomposition, lapack_svd, orthonormal
+from pipeline.svd import lapack_svd, orthonormal
+from pipeline.tensor_train import from_left, from_right, interfaces, middle_bond, random_train, right_orthogonal, tt_svd
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
+Factors: TypeAlias = tuple[RealArray, ...]
 
 
 class APSettings(BaseModel):
@@ -57,44 +61,104 @@ class APSettings(BaseModel):
     max_projections: Annotated[int, Field(ge=1, strict=True)] = 20_000
 
 
-class _LowRankIterate:
-    """A rank-r matrix G = left @ right.T that is projected in turn on the ball and on rank-r matrices."""
+class _Iterate(ABC):
+    """A low-rank G that is projected in turn on the ball around F and on what is of low rank.
 
-    def __init__(self, matrix: RealArray, left: RealArray, right: RealArray) -> None:
-        self.matrix = matrix
-        self.left = left.astype(matrix.dtype)
-        self.right = right.astype(matrix.dtype)
-        self._work = np.empty_like(matrix)
-        self._panels = row_panels(matrix)
+    Parameters
+    ----------
+    target : ndarray of order 2 or more
+        F; C-ordered, of the precision in which all is computed.
+    factors : tuple of ndarray
+        Of G.
+    """
+
+    bond: int  # the unfolding that the work array holds the residual of
+
+    def __init__(self, target: RealArray, factors: Factors) -> None:
+        self.factors = tuple(factor.astype(target.dtype) for factor in factors)
+        self._matrix = target.reshape(math.prod(target.shape[: self.bond]), -1)
+        self._work = np.empty_like(self._matrix)
+        self._panels = row_panels(self._matrix)
         self.error = self._residual()
+
+    @abstractmethod
+    def _sides(self) -> tuple[RealArray, RealArray]:
+        """Left and right matrix whose product is G."""
+
+    @abstractmethod
+    def _project_exactly(self, epsilon: float) -> None:
+        """Replace the factors by those of the truncated decomposition of C."""
+
+    @abstractmethod
+    def _project_nearly(self, epsilon: float) -> None:
+        """Replace the factors by those of a step of subspace iteration on C."""
 
     def _residual(self) -> float:
         """Write G − F to the work array; return its max norm."""
+        left, right = self._sides()
         worst = 0.0
         for rows in self._panels:
-            residual = np.matmul(self.left[rows], self.right.T, out=self._work[rows])
-            residual -= self.matrix[rows]
+            residual = np.matmul(left[rows], right.T, out=self._work[rows])
+            residual -= self._matrix[rows]
             worst = float(np.max([worst, residual.max(), -residual.min()]))
         return worst
 
     def _clipped(self, rows: slice, epsilon: float) -> RealArray:
         """Turn rows of G − F in the work array into those of C."""
         clipped = np.clip(self._work[rows], -epsilon, epsilon, out=self._work[rows])
-        clipped += self.matrix[rows]
+        clipped += self._matrix[rows]
         return clipped
 
     def project(self, epsilon: float, *, exact: bool) -> None:
-        """One step: C = F + clip(G − F, −ε, ε), then G = the (quasi-)best rank-r approximation of C."""
-        rank = self.left.shape[1]
+        """One step: C = F + clip(G − F, −ε, ε), then G = the (quasi-)best low-rank approximation of C."""
         if exact:
-            decomposition = lapack_svd(self._clipped(slice(None), epsilon))
-            self.left = decomposition.u[:, :rank] * decomposition.s[:rank]
-            self.right = decomposition.vt[:rank].T
+            self._project_exactly(epsilon)
         else:
-            basis = orthonormal(self.right)
-            self.left = orthonormal(np.concatenate([self._clipped(rows, epsilon) @ basis for rows in self._panels]))
-            self.right = self._work.T @ self.left
+            self._project_nearly(epsilon)
         self.error = self._residual()
+
+
+class _MatrixIterate(_Iterate):
+    """G = left @ right.T."""
+
+    bond = 1
+
+    def _sides(self) -> tuple[RealArray, RealArray]:
+        return self.factors[0], self.factors[1]
+
+    def _project_exactly(self, epsilon: float) -> None:
+        rank = self.factors[0].shape[1]
+        decomposition = lapack_svd(self._clipped(slice(None), epsilon))
+        self.factors = decomposition.u[:, :rank] * decomposition.s[:rank], decomposition.vt[:rank].T
+
+    def _project_nearly(self, epsilon: float) -> None:
+        basis = orthonormal(self.factors[1])
+        left = orthonormal(np.concatenate([self._clipped(rows, epsilon) @ basis for rows in self._panels]))
+        self.factors = left, self._work.T @ left
+
+
+class _TrainIterate(_Iterate):
+    """G is a tensor train; steps of subspace iteration go from its left end and from its right end in turn."""
+
+    def __init__(self, target: RealArray, factors: Factors) -> None:
+        self.bond = middle_bond(target.shape)
+        self._shape = target.shape
+        self._steps = 0
+        super().__init__(target, right_orthogonal(factors))
+
+    def _sides(self) -> tuple[RealArray, RealArray]:
+        return interfaces(self.factors, self.bond)
+
+    def _project_exactly(self, epsilon: float) -> None:
+        rank = max(core.shape[2] for core in self.factors)
+        self.factors = tt_svd(self._clipped(slice(None), epsilon).reshape(self._shape), rank)
+
+    def _project_nearly(self, epsilon: float) -> None:
+        for rows in self._panels:
+            self._clipped(rows, epsilon)
+        step = from_right if self._steps % 2 else from_left
+        self.factors = step(self._work.reshape(self._shape), self.factors)
+        self._steps += 1
 
 
 @dataclass
@@ -104,30 +168,30 @@ class _Bisection:
     lo: float
     hi: float
     previous: float
-    left: RealArray
-    right: RealArray
+    factors: Factors
+    iterate: type[_Iterate]
     errors: list[float] = field(default_factory=list)
 
-    def start(self, matrix: RealArray, settings: APSettings) -> None:
+    def start(self, target: RealArray, settings: APSettings) -> None:
         """Go from the random start to near the truncated SVD: unclipped steps are a subspace iteration on F.
 
         The steps are the subspace projection's even where the exact one is asked for: where singular values tie
         (the identity), LAPACK's vectors are coordinate vectors, from which no projection leads away.
         """
-        iterate = _LowRankIterate(matrix, self.left, self.right)
+        iterate = self.iterate(target, self.factors)
         for _ in range(min(settings.warm_up, settings.max_projections)):
             iterate.project(0.0, exact=False)
             self._keep(iterate)
         self.previous = self.hi
 
-    def _keep(self, iterate: _LowRankIterate) -> None:
+    def _keep(self, iterate: _Iterate) -> None:
         self.errors.append(iterate.error)
         if iterate.error < self.hi:
-            self.hi, self.left, self.right = iterate.error, iterate.left, iterate.right
+            self.hi, self.factors = iterate.error, iterate.factors
 
-    def search(self, matrix: RealArray, settings: APSettings, floor: float) -> None:
+    def search(self, target: RealArray, settings: APSettings, floor: float) -> None:
         """Bisect until the bounds meet, the error is below `floor`, or the projections are used up."""
-        iterate = _LowRankIterate(matrix, self.left, self.right)
+        iterate = self.iterate(target, self.factors)
         while (
             self.hi - self.lo >= settings.tolerance * self.hi
             and self.hi > floor
@@ -140,7 +204,7 @@ class _Bisection:
             if settings.stagnation_memory == "step":
                 self.previous = iterate.error
 
-    def _project_while_falling(self, iterate: _LowRankIterate, epsilon: float, settings: APSettings) -> None:
+    def _project_while_falling(self, iterate: _Iterate, epsilon: float, settings: APSettings) -> None:
         while len(self.errors) < settings.max_projections:
             iterate.project(epsilon, exact=settings.projection == "exact")
             self._keep(iterate)
@@ -150,46 +214,48 @@ class _Bisection:
 
 
 def alternating_projections(
-    matrix: FloatArray, rank: int, settings: APSettings, seed: int = 0, decomposition: Decomposition | None = None
-) -> tuple[FloatArray, FloatArray, list[float], str]:
+    target: FloatArray, rank: int, settings: APSettings, seed: int = 0, start: Factors | None = None
+) -> tuple[Factors, list[float], str]:
     """Search by bisection for the smallest ε at which the two sets seem to meet.
 
-    Each step clips the residual to ±ε and projects on rank r; when the error stagnates, a new ε between the bounds
-    is tried (Budzinskiy, section 7.1). The start is Gaussian with entries of variance 1/r, for F scaled to max norm 1.
+    Each step clips the residual to ±ε and projects on rank r, or TT rank r; when the error stagnates, a new ε between
+    the bounds is tried (Budzinskiy, section 7.1). The start is Gaussian with entries of variance 1/r (cores: 1/r, 1/r²,
+    …, 1/r), for F scaled to max norm 1.
 
     Parameters
     ----------
-    matrix : ndarray of shape (n1, n2)
-        F, finite, not all zero.
+    target : ndarray of shape (n1, n2) or (n1, …, nd)
+        F, finite, not all zero, C-ordered.
     rank : int
         r, at most min(n1, n2).
     settings : APSettings
     seed : int
         Stream of the random start.
-    decomposition : Decomposition, optional
-        At least r singular triplets of F, for a start from the truncated SVD.
+    start : tuple of ndarray, optional
+        Factors, or cores, to begin with in place of random ones.
 
     Returns
     -------
-    left : ndarray of shape (n1, r)
-    right : ndarray of shape (n2, r)
-        The best factors seen.
+    factors : tuple of ndarray
+        The best seen: left (n1 × r) and right (n2 × r), or d cores.
     errors : list of float
         max|F − G| after each projection.
     stopped : str
         Why the search ended.
     """
-    scale = float(np.abs(matrix).max())
-    scaled = matrix / scale
-    if settings.initial == "svd" and decomposition is not None:
-        root = np.sqrt(decomposition.s[:rank] / scale)
-        left, right = decomposition.u[:, :rank] * root, decomposition.vt[:rank].T * root
-    else:
+    scale = float(np.abs(target).max())
+    scaled = target / scale
+    iterate: type[_Iterate] = _MatrixIterate if target.ndim == 2 else _TrainIterate
+    if start is not None:
+        factors: Factors = (start[0] / scale, *start[1:])
+    elif target.ndim == 2:
         random = stream("start", seed)
-        left, right = (random.standard_normal((size, rank)) / np.sqrt(rank) for size in matrix.shape)
-    start = max_error(scaled, left, right)
-    state = _Bisection(0.0, start, start, left, right)
-    if settings.initial == "random":
+        factors = tuple(random.standard_normal((size, rank)) / np.sqrt(rank) for size in target.shape)
+    else:
+        factors = random_train(target.shape, rank, stream("start", seed))
+    first = iterate(scaled, factors).error
+    state = _Bisection(0.0, first, first, factors, iterate)
+    if start is None:
         state.start(scaled, settings)
     if settings.precision == "single":
         state.search(scaled.astype(np.float32), settings, SINGLE_RESOLVES)
@@ -200,9 +266,5 @@ def alternating_projections(
         stopped = "the error is at rounding level"
     elif len(state.errors) >= settings.max_projections:
         stopped = "max_projections are used up"
-    return (
-        state.left.astype(np.float64) * scale,
-        state.right.astype(np.float64),
-        [scale * error for error in state.errors],
-        stopped,
-    )
+    left, *others = (factor.astype(np.float64) for factor in state.factors)
+    return (left * scale, *others), [scale * error for error in state.errors], stopped

@@ -39,13 +39,13 @@ class Sampling:
         pairing = "y_i = x_i" if self.symmetric else "x and y drawn separately"
         return f"uniform in the unit {self.domain}, {pairing}"
 
-    def points(self, side: Literal["x", "y"], m: int, seed: int, start: int, stop: int) -> FloatArray:
+    def points(self, side: int, m: int, seed: int, start: int, stop: int) -> FloatArray:
         """Draw rows `start` to `stop` of the points of one side.
 
         Parameters
         ----------
-        side : {"x", "y"}
-            Row points or column points; the same under symmetric sampling.
+        side : int
+            0 for row points, 1 for column points, k − 1 for mode k of a tensor; all the same under symmetric sampling.
         m : int
             Latent dimension.
         seed : int
@@ -57,8 +57,7 @@ class Sampling:
         -------
         ndarray of shape (stop - start, m)
         """
-        side_key = 0 if self.symmetric or side == "x" else 1
-        key = (_DOMAIN_KEYS[self.domain], m, seed, side_key)
+        key = (_DOMAIN_KEYS[self.domain], m, seed, 0 if self.symmetric else side)
         chunks = []
         for chunk in range(start // CHUNK_ROWS, -(-stop // CHUNK_ROWS)):
             origin = chunk * CHUNK_ROWS

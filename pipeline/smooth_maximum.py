@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 import scipy.sparse
 
 from pipeline.arrays import FloatArray, RealArray, row_panels
@@ -13,6 +14,8 @@ _SPARSE = 0.015  # share of entries up to which sparse products are the faster o
 _DRIFT = 4.0  # exponents further than this above M leave too little of what weighs
 _HIGHEST = 60.0  # exponents above this would overflow in single precision
 _LOWEST = -100.0  # powers of two below this are slow to compute, and weigh nothing
+
+IntArray: TypeAlias = npt.NDArray[np.intp]
 
 
 @dataclass(frozen=True)
@@ -47,12 +50,25 @@ class Factorization:
         stacked: FloatArray = (np.concatenate([left, right]) if self.signs is None else right) / self.scale
         return stacked
 
-    def gradient(self, by_left: RealArray, by_right: RealArray) -> RealArray:
-        """Derivative by x from those by the factors; where G is symmetric that by left is enough."""
+    def gradient(self, x: RealArray, by_left: RealArray, by_right: RealArray) -> RealArray:
+        """Derivative by x, at x, from those by the factors; where G is symmetric that by left is enough."""
         stacked = np.concatenate([by_left, by_right]) if self.signs is None else by_left
         weights = self.scale if self.signs is None else 2 * self.scale * self.signs
         gradient: RealArray = np.multiply(stacked, weights, dtype=by_left.dtype)
         return gradient
+
+    def derivatives(self, x: FloatArray, i: IntArray, j: IntArray) -> FloatArray:
+        """Derivatives of the entries G[i, j] by the unknowns at x, shape (entries, unknowns)."""
+        left, right = self.factors(x)
+        derivatives = np.zeros((len(i), *x.shape))
+        entry = np.arange(len(i))
+        if self.signs is None:
+            derivatives[entry, i] = right[j] * self.scale
+            derivatives[entry, self.rows + j] = left[i] * self.scale
+        else:
+            derivatives[entry, i] = left[j] * self.scale
+            derivatives[entry, j] += left[i] * self.scale
+        return derivatives.reshape(len(i), x.size)
 
 
 class SmoothMaximum:
@@ -102,10 +118,10 @@ class SmoothMaximum:
             if self.factorization.signs is None:
                 by_right += weights.T @ left[rows]
                 products = 2
-            self.flops += 2.0 * products * weights.size * x.shape[1]
+            self.flops += 2.0 * products * weights.size * left.shape[1]
         if beta * (near - maximum) > _DRIFT:
             return self(x, beta, maximum)
-        gradient = self.factorization.gradient(by_left, by_right)
+        gradient = self.factorization.gradient(x, by_left, by_right)
         gradient /= gradient.dtype.type(total)
         return maximum, near + float(np.log(total)) / beta, gradient
 

@@ -10,16 +10,19 @@ from pydantic import BaseModel, ConfigDict
 
 from pipeline.approximation import Problem, get_method
 from pipeline.arrays import Matrix, max_error, max_norm
-from pipeline.certificates import CertificateSettings, certified_bound
+from pipeline.certificates import CertificateSettings
 from pipeline.embedding import CLOSED_FORMS, EmbeddingSettings
 from pipeline.errors import InputError
-from pipeline.experiment import Axis, Case, Columns, Cost, Experiment, Label, Quantity
+from pipeline.experiment import Axis, Case, Columns, Constraint, Cost, Experiment, Label, Quantity
 from pipeline.functions import get_function
 from pipeline.matrix import function_matrix
 from pipeline.minimax import MinimaxSettings
 from pipeline.projections import APSettings
 from pipeline.sampling import get_sampling
 from pipeline.svd import Decompositions, SVDSettings
+from pipeline.tensor import function_tensor
+from pipeline.tensor_approximation import TRAIN_METHODS, TensorProblem, find_train
+from pipeline.tensor_train import unfolding
 
 _STORED_BYTES = 2 * 2**30  # larger matrices are made anew in each pass
 
@@ -35,6 +38,15 @@ _STEPS = {
     "thorough": (3000, 5e-11, 1.2e-9, 0.0, 1.4e-8, 1.2e-4),
 }
 _BOUND = (0.04, 2e-6, 9e-8)  # of the improved lower bound: each, an n² and an n² r
+_BOUND_ENTRIES = 1500**2  # of the largest block that it works on where a tensor is unfolded
+# The same for tensors of N entries.
+_TRAIN_SVD = 6e-10  # N times the smaller side of an unfolding
+_TRAIN_STEPS = {  # number of iterations, and seconds an N, an N r, and each
+    "ap": (500, 2.1e-9, 4.5e-11, 2e-4),
+    "quick": (250, 2.6e-9, 1.4e-10, 2e-4),
+    "default": (690, 2.6e-9, 1.4e-10, 2e-4),
+    "thorough": (3000, 2.6e-9, 1.4e-10, 2e-4),
+}
 
 Floats = npt.NDArray[np.float64]
 
@@ -53,41 +65,64 @@ class ApproximationSettings(BaseModel):
 
 @dataclass(frozen=True)
 class _Shared:
-    """A matrix with its max norm, its decompositions and the lower bounds found so far, by rank."""
+    """A matrix or tensor with its max norm, its decompositions and the lower bounds found so far, by rank."""
 
     norm: float
-    problem: Problem
+    problem: Problem | TensorProblem
     bounds: dict[int, float] = field(default_factory=dict)
 
 
 def _prepare(case: Case, settings: ApproximationSettings) -> _Shared:
-    generated = function_matrix(case["function"], case["sampling"], case["m"], case["n"], case["seed"])
-    stored = 8 * case["n"] ** 2 <= _STORED_BYTES
-    matrix: Matrix = generated.to_numpy() if stored else generated
-    norm = max_norm(matrix)
+    problem: Problem | TensorProblem
+    if get_function(case["function"]).order > 2:
+        tensor = function_tensor(case["function"], case["sampling"], case["m"], case["n"], case["seed"]).to_numpy()
+        norm = max_norm(unfolding(tensor, 1))
+        problem = TensorProblem(tensor, settings.svd, case["seed"])
+        decomposed = problem.unfoldings
+    else:
+        generated = function_matrix(case["function"], case["sampling"], case["m"], case["n"], case["seed"])
+        stored = 8 * case["n"] ** 2 <= _STORED_BYTES
+        matrix: Matrix = generated.to_numpy() if stored else generated
+        norm = max_norm(matrix)
+        problem = Problem(Decompositions(matrix, settings.svd, case["seed"]), generated)
+        decomposed = [problem.decompositions]
     if norm == 0:
-        raise InputError(f"function {case['function']}: the matrix is zero, so a relative error has no meaning")
-    decompositions = Decompositions(matrix, settings.svd, case["seed"])
-    decompositions.for_bound()  # computed here, so that its time is shared among the cases
-    return _Shared(norm, Problem(decompositions, generated))
+        raise InputError(f"function {case['function']}: all entries are zero, so a relative error has no meaning")
+    for each in decomposed:
+        each.for_bound()  # computed here, so that its time is shared among the cases
+    return _Shared(norm, problem)
 
 
 def _evaluate(shared: _Shared, case: Case, settings: ApproximationSettings) -> Mapping[str, float]:
-    method, rank = case["method"], case["r"]
+    method, rank, seed = get_method(case["method"]), case["r"], case["seed"]
+    problem, options, guarantee = shared.problem, getattr(settings, method.name), None
     started = perf_counter()
-    factors = get_method(method).find(shared.problem, rank, getattr(settings, method), case["seed"])
-    seconds = perf_counter() - started
-    decompositions = shared.problem.decompositions
+    if isinstance(problem, TensorProblem):
+        cores, errors, _ = find_train(problem, rank, method.name, options, seed)
+        seconds = perf_counter() - started
+        error, iterations = problem.error(cores), len(errors)
+    else:
+        factors = method.find(problem, rank, options, seed)
+        seconds = perf_counter() - started
+        error = max_error(problem.decompositions.matrix, factors.left, factors.right)
+        iterations, guarantee = len(factors.history), factors.guarantee
     if rank not in shared.bounds:
-        shared.bounds[rank] = certified_bound(decompositions, rank, settings.certificate)
+        shared.bounds[rank] = problem.lower_bound(rank, settings.certificate)
     values = {
-        "epsilon": max_error(decompositions.matrix, factors.left, factors.right) / shared.norm,
+        "epsilon": error / shared.norm,
         "lower_bound": shared.bounds[rank] / shared.norm,
         "max_norm": shared.norm,
-        "iterations": len(factors.history),
+        "iterations": iterations,
         "seconds": seconds,
     }
-    return values if factors.guarantee is None else {**values, "guarantee": factors.guarantee / shared.norm}
+    return values if guarantee is None else {**values, "guarantee": guarantee / shared.norm}
+
+
+def _orders(columns: Columns) -> npt.NDArray[np.intp]:
+    """Order of what each case approximates: 2 for a matrix."""
+    names, where = np.unique(columns["function"], return_inverse=True)
+    orders = np.array([get_function(name).order for name in names.tolist()])
+    return orders[where].reshape(columns["function"].shape)
 
 
 def _as_floats(columns: Columns, *names: str) -> list[Floats]:
@@ -102,9 +137,37 @@ def _uses_lapack(n: Floats, r: Floats, settings: ApproximationSettings) -> npt.N
 
 def _prepare_cost(columns: Columns, settings: ApproximationSettings) -> Cost:
     m, n = _as_floats(columns, "m", "n")
+    order = _orders(columns)
     side = np.where(_uses_lapack(n, np.ones_like(n), settings), n, np.minimum(n, settings.svd.dense_limit))
-    seconds = 4e-4 + n * n * (_GENERATION + _PRODUCT * m) + 4e-8 * n * m + _SVD * side**3
-    return Cost(seconds, np.minimum(8 * n * n, _STORED_BYTES) + 16 * n * m + 60 * side * side)
+    seconds = 4e-4 + n**order * (_GENERATION + _PRODUCT * m) + 4e-8 * n * m
+    seconds = seconds + np.where(order == 2, _SVD * side**3, _TRAIN_SVD * n**order * _unfolded_sides(n, order))
+    memory = np.where(order == 2, np.minimum(8 * n * n, _STORED_BYTES) + 60 * side * side, 32 * n**order)
+    return Cost(seconds, memory + 8 * order * n * m)
+
+
+def _unfolded_sides(n: Floats, order: npt.NDArray[np.intp]) -> Floats:
+    """Sum over the bonds of a tensor of the smaller side of its unfolding there."""
+    bonds = range(1, int(order.max()))
+    sides = [np.where(bond < order, n ** np.minimum(bond, order - bond), 0.0) for bond in bonds]
+    return np.asarray(np.sum(sides, axis=0), dtype=np.float64)
+
+
+def _train_cost(columns: Columns, settings: ApproximationSettings) -> Cost:
+    """Cost of the methods for tensors, their matrices' decompositions and bounds aside."""
+    n, r = _as_floats(columns, "n", "r")
+    order, method = _orders(columns), columns["method"]
+    entries = n**order
+    seconds = 2e-4 + 4e-10 * entries * r
+    for name, chosen, precision in (
+        ("ap", "ap", settings.ap.precision),
+        ("minimax", settings.minimax.budget, settings.minimax.precision),
+    ):
+        count, of_entries, of_ranks, each = _TRAIN_STEPS[chosen]
+        step = each + entries * (of_entries + of_ranks * r) * (2 if precision == "double" else 1)
+        if name == "ap" and settings.ap.projection == "exact":
+            step = step + _TRAIN_SVD * entries * _unfolded_sides(n, order)
+        seconds = seconds + np.where(method == name, count * step, 0.0)
+    return Cost(seconds, 40 * entries)
 
 
 def _iterations_cost(name: str, n: Floats, r: Floats, *, double: bool) -> Floats:
@@ -143,14 +206,18 @@ def _evaluate_cost(columns: Columns, settings: ApproximationSettings) -> Cost:
     embedding, embedding_memory = _embedding_cost(columns, settings.random_embedding)
     for name, more in {"ap": ap, "minimax": minimax, "random_embedding": embedding}.items():
         seconds = seconds + np.where(method == name, more, 0.0)
-    if settings.certificate.bound == "best":  # once a rank, for whichever method comes first
-        side = np.minimum(n, settings.svd.dense_limit)
-        bound = _BOUND[0] + side * side * (_BOUND[1] + _BOUND[2] * r)
-        seconds = seconds + bound / max(1, len(np.unique(method)))
-        memory = np.maximum(memory, 170 * side * side)
     memory = np.where(method == "random_embedding", np.maximum(memory, embedding_memory), memory)
     iterative = (method == "ap") | (method == "minimax")
-    return Cost(seconds, np.where(iterative, np.maximum(memory, 40 * n * n + 120 * n * r), memory))
+    memory = np.where(iterative, np.maximum(memory, 40 * n * n + 120 * n * r), memory)
+    order, train = _orders(columns), _train_cost(columns, settings)
+    seconds = np.where(order == 2, seconds, train.seconds)
+    memory = np.where(order == 2, memory, train.memory)
+    if settings.certificate.bound == "best":  # once a rank, for whichever method comes first
+        block = np.where(order == 2, np.minimum(n, settings.svd.dense_limit) ** 2, np.minimum(n**order, _BOUND_ENTRIES))
+        bound = _BOUND[0] + block * (_BOUND[1] + _BOUND[2] * r)
+        seconds = seconds + bound / max(1, len(np.unique(method)))
+        memory = np.maximum(memory, 170 * block)
+    return Cost(seconds, memory)
 
 
 def _settings_used(labels: Mapping[str, Sequence[Label]]) -> set[str]:
@@ -186,7 +253,28 @@ APPROXIMATION = Experiment(
     main="epsilon",
     settings=ApproximationSettings,
     settings_used=_settings_used,
-    constraints=(("r <= n", "lower r, raise n, or add 'where: r <= n'"),),
+    constraints=(
+        Constraint(
+            ("r", "n"),
+            "r <= n",
+            lambda columns, _: columns["r"] <= columns["n"],
+            "lower r, raise n, or add 'where: r <= n'",
+        ),
+        Constraint(
+            ("function", "method"),
+            "the rule that random_embedding is for matrices",
+            lambda columns, _: (_orders(columns) == 2) | np.isin(columns["method"], list(TRAIN_METHODS)),
+            f"use {', '.join(TRAIN_METHODS)} for functions of more than two points, in a block of their own",
+        ),
+        Constraint(
+            ("function", "method"),
+            "the rule that minimax.warm_start is for matrices",
+            lambda columns, settings: (
+                (_orders(columns) == 2) | (columns["method"] != "minimax") | (settings.minimax.warm_start == "none")
+            ),
+            "leave it out, or give functions of more than two points a sweep of their own",
+        ),
+    ),
     prepare=_prepare,
     evaluate=_evaluate,
     prepare_cost=_prepare_cost,

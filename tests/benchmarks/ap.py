@@ -76,7 +76,7 @@ def published(matrix, rank, seed):
 
 def ours(matrix, rank, settings):
     """Return ε, taken anew from the factors in double precision, and the number of projections."""
-    left, right, errors, _ = alternating_projections(matrix, rank, settings)
+    (left, right), errors, _ = alternating_projections(matrix, rank, settings)
     return np.abs(matrix - left @ right.T).max() / np.abs(matrix).max(), len(errors)
 
 

@@ -57,7 +57,7 @@ def error(values, left, right):
 def spread_points(name, m, size=6, scale=1.0):
     random = np.random.default_rng(m)
     x, y = (random.uniform(-scale, scale, (size, m)) / sqrt(m) for _ in range(2))
-    return FunctionMatrix(BUILT_IN[name], x, y)
+    return FunctionMatrix(BUILT_IN[name], (x, y))
 
 
 RANDOM = np.random.default_rng(11)
@@ -313,7 +313,7 @@ def test_auto_takes_the_functions_own_features(name, taken):
 
 def test_auto_factorizes_any_other_matrix(user_module):
     name = user_module("def f(X, Y):\n    return X @ Y.T\n") + ":f"
-    namesake = GeneratingFunction("gaussian", "-", "-", BUILT_IN["cauchy"].pairs)
+    namesake = GeneratingFunction("gaussian", "-", "-", BUILT_IN["cauchy"].entries)
     for function in ("quartic_gaussian", name, namesake):
         matrix = function_matrix(function, "ball-independent", 9, 30)
         values = matrix.to_numpy()
@@ -386,7 +386,7 @@ def test_rectangular_matrices_have_their_own_shapes(shape):
     values = random.standard_normal(shape)
     left, right, _ = from_entries(values, 1)
     assert (left.shape, right.shape) == ((shape[0], 1), (shape[1], 1))
-    points = FunctionMatrix(BUILT_IN["attention"], random.random((shape[0], 4)), random.random((shape[1], 4)))
+    points = FunctionMatrix(BUILT_IN["attention"], (random.random((shape[0], 4)), random.random((shape[1], 4))))
     for features in ("fourier", "taylor"):
         left, right, _ = from_points(points, 3, features)
         assert (left.shape, right.shape) == ((shape[0], 3), (shape[1], 3))

@@ -19,34 +19,42 @@ FORMULAS = {
         math.fsum((math.sqrt(len(x)) * a) * (math.sqrt(len(x)) * b) for a, b in zip(x, y, strict=True))
         / math.sqrt(len(x))
     ),
+    "sinh_product": lambda x, y, z: math.sinh(math.fsum(a * b * c for a, b, c in zip(x, y, z, strict=True))),
+    "tensor_attention": lambda x, y, z: math.exp(
+        len(x) ** 1.5 * math.fsum(a * b * c for a, b, c in zip(x, y, z, strict=True)) / math.sqrt(len(x))
+    ),
 }
+
+
+def point_sets(name: str, m: int, size: float, seed: int = 0) -> list[np.ndarray]:
+    """As many sets of different lengths as a function takes."""
+    random = np.random.default_rng(seed)
+    return [random.uniform(-size, size, (5 - k, m)) for k in range(BUILT_IN[name].order)]
 
 
 @pytest.mark.parametrize("m", [1, 2, 16, 17, 100])
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_entries_equal_the_scalar_formula(name, m):
-    random = np.random.default_rng(m)
-    x, y = random.uniform(-0.7, 0.7, (5, m)), random.uniform(-0.7, 0.7, (4, m))
-    expected = [[FORMULAS[name](list(a), list(b)) for b in y] for a in x]
-    np.testing.assert_allclose(BUILT_IN[name](x, y), expected, rtol=1e-12, atol=1e-14)
+    points = point_sets(name, m, 0.7, seed=m)
+    expected = np.empty([len(each) for each in points])
+    for index in np.ndindex(expected.shape):
+        expected[index] = FORMULAS[name](*(each[i].tolist() for each, i in zip(points, index, strict=True)))
+    np.testing.assert_allclose(BUILT_IN[name](*points), expected, rtol=1e-11, atol=1e-14)
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_built_in_functions_called_symmetric_are(name):
-    random = np.random.default_rng(0)
-    x, y = random.standard_normal((6, 20)), random.standard_normal((7, 20))
+    points = point_sets(name, 20, 1.0)
     assert BUILT_IN[name].symmetric
-    np.testing.assert_allclose(BUILT_IN[name](x, y), BUILT_IN[name](y, x).T, rtol=1e-12)
+    np.testing.assert_allclose(BUILT_IN[name](*points), BUILT_IN[name](*points[::-1]).T, rtol=1e-11)
 
 
-def test_points_are_not_changed_by_evaluation():
-    random = np.random.default_rng(0)
-    x, y = random.standard_normal((6, 20)), random.standard_normal((7, 20))
-    before = x.copy(), y.copy()
-    for function in BUILT_IN.values():
-        function(x, y)
-    assert np.array_equal(x, before[0])
-    assert np.array_equal(y, before[1])
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_points_are_not_changed_by_evaluation(name):
+    points = point_sets(name, 20, 1.0)
+    before = [each.copy() for each in points]
+    BUILT_IN[name](*points)
+    assert all(np.array_equal(*pair) for pair in zip(points, before, strict=True))
 
 
 # --- distances

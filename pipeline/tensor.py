@@ -1,0 +1,156 @@
+"""Function-generated tensors F[i_1, …, i_d] = f(x_i1, y_i2, …), made in blocks."""
+
+from dataclasses import dataclass, field
+from itertools import product
+
+import numpy as np
+
+from pipeline.arrays import FloatArray, check_finite
+from pipeline.errors import InputError
+from pipeline.functions import GeneratingFunction, get_function
+from pipeline.sampling import Sampling, get_sampling
+
+_TILES = {2: 256, 3: 64, 4: 32}  # entries are always computed in whole tiles, so a block's size never changes a value
+_SMALLEST_TILE = 16
+
+
+def tile_side(order: int) -> int:
+    """Side of the tiles in which entries are computed, by the order of the tensor."""
+    return _TILES.get(order, _SMALLEST_TILE)
+
+
+@dataclass(frozen=True)
+class FunctionTensor:
+    """The n × … × n tensor of a generating function on sampled points.
+
+    Entries are computed when asked for. An entry has the same value whatever block it is asked for in.
+
+    Attributes
+    ----------
+    function : GeneratingFunction
+    points : tuple of ndarray of shape (n, m)
+        One set a mode; all the same object under symmetric sampling.
+    """
+
+    function: GeneratingFunction
+    points: tuple[FloatArray, ...] = field(repr=False)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Length of each mode."""
+        return tuple(map(len, self.points))
+
+    @property
+    def dtype(self) -> np.dtype[np.float64]:
+        """Type of the entries."""
+        return np.dtype(np.float64)
+
+    def block(self, *ranges: slice) -> FloatArray:
+        """Compute the entries of a contiguous range of every mode.
+
+        Parameters
+        ----------
+        *ranges : slice
+            One a mode, with step 1; the usual meaning of None and of negative bounds.
+
+        Returns
+        -------
+        ndarray of as many dimensions
+
+        Raises
+        ------
+        InputError
+            If a step is not 1, there are not as many ranges as modes, or an entry is NaN or infinite.
+        """
+        if len(ranges) != len(self.points):
+            raise InputError(f"block: {len(ranges)} ranges for a tensor of order {len(self.points)}; give one a mode")
+        bounds = [each.indices(n) for each, n in zip(ranges, self.shape, strict=True)]
+        if any(step != 1 for _, _, step in bounds):
+            steps = " and ".join(str(step) for _, _, step in bounds)
+            raise InputError(f"block: steps {steps}; ask for contiguous ranges (step 1)")
+        block = np.empty([max(stop - start, 0) for start, stop, _ in bounds])
+        side = tile_side(len(bounds))
+        tiles = [range(start // side, -(-stop // side)) for start, stop, _ in bounds]
+        for index in product(*tiles) if block.size else ():
+            places = [_overlap(i * side, start, stop) for i, (start, stop, _) in zip(index, bounds, strict=True)]
+            part = self._tile(index)[tuple(inside for _, inside in places)]
+            corners = [corner for corner, _ in places]
+            block[tuple(slice(at, at + size) for at, size in zip(corners, part.shape, strict=True))] = part
+        check_finite(block, f"function {self.function.name}", [start for start, _, _ in bounds])
+        return block
+
+    def to_numpy(self) -> FloatArray:
+        """Compute the whole tensor.
+
+        Raises
+        ------
+        InputError
+            If an entry is NaN or infinite.
+        """
+        return self.block(*(slice(None) for _ in self.points))
+
+    def _tile(self, index: tuple[int, ...]) -> FloatArray:
+        """The tile with the given index in each mode."""
+        side = tile_side(len(index))
+        return self.function(*(x[i * side : (i + 1) * side] for i, x in zip(index, self.points, strict=True)))
+
+
+def _overlap(origin: int, start: int, stop: int) -> tuple[int, slice]:
+    """Where a tile that begins at `origin` lies in the range start … stop, and which part of it."""
+    return max(origin - start, 0), slice(max(start - origin, 0), stop - origin)
+
+
+def function_tensor(
+    function: str | GeneratingFunction, sampling: str | Sampling, m: int, n: int, seed: int = 0
+) -> FunctionTensor:
+    """Make the function-generated tensor of a sampled dataset; its order is the function's.
+
+    Parameters
+    ----------
+    function : str or GeneratingFunction
+        A built-in name such as ``"sinh_product"``, or ``module:name``.
+    sampling : str or Sampling
+        A sampling scheme, such as ``"ball-independent"``.
+    m : int
+        Latent dimension.
+    n : int
+        Size; the tensor is n × … × n.
+    seed : int
+        Trial number.
+
+    Returns
+    -------
+    FunctionTensor
+
+    Raises
+    ------
+    InputError
+        If a name is unknown or a number is out of range.
+
+    Examples
+    --------
+    >>> F = function_tensor("sinh_product", "ball-independent", m=10, n=50, seed=0)
+    >>> F.shape, F.block(slice(3), slice(4), slice(5)).shape
+    ((50, 50, 50), (3, 4, 5))
+    """
+    function = get_function(function) if isinstance(function, str) else function
+    return FunctionTensor(function, sample_points(sampling, m, n, seed, function.order))
+
+
+def sample_points(sampling: str | Sampling, m: int, n: int, seed: int, order: int) -> tuple[FloatArray, ...]:
+    """Draw n points of R^m for each of `order` modes.
+
+    Raises
+    ------
+    InputError
+        If the scheme is unknown or a number is out of range.
+    """
+    for name, value, least in (("m", m, 1), ("n", n, 1), ("seed", seed, 0)):
+        if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < least:
+            raise InputError(f"{name}: {value!r} is not an integer of at least {least}")
+    sampling = get_sampling(sampling) if isinstance(sampling, str) else sampling
+    sides = 1 if sampling.symmetric else order
+    points = tuple(sampling.points(side, int(m), int(seed), 0, int(n)) for side in range(sides))
+    for each in points:
+        each.setflags(write=False)  # a user's function cannot change them
+    return points * order if sampling.symmetric else points

@@ -1,0 +1,202 @@
+"""One front door to the methods for tensors: a tensor and a TT rank in, cores with their certified error out."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.approximation import checked_rank, checked_seed, get_method, validated
+from pipeline.arrays import FloatArray, as_tensor, max_error
+from pipeline.certificates import CertificateSettings, certified_bound, checked_bound, tail_bound
+from pipeline.errors import InputError
+from pipeline.minimax import MinimaxSettings
+from pipeline.projections import APSettings, alternating_projections
+from pipeline.svd import Decompositions, SVDSettings
+from pipeline.tensor import FunctionTensor
+from pipeline.tensor_minimax import minimax_train
+from pipeline.tensor_train import Cores, bond_ranks, interfaces, middle_bond, tt_svd, unfolding
+
+
+@dataclass(frozen=True)
+class TensorApproximation:
+    """Cores of an approximation G(i_1, …, i_d) = A_1(i_1) … A_d(i_d) and what is known of its error.
+
+    Attributes
+    ----------
+    cores : tuple of ndarray of shape (r_{k-1}, n_k, r_k)
+        With r_0 = r_d = 1.
+    max_error : float
+        max |F − G|, computed in float64 from these cores, in the units of the tensor.
+    lower_bound : float
+        No tensor of TT rank at most r has a smaller max error.
+    iterations : int
+        Steps of the method (projections, or evaluations of the smooth maximum); 0 for a direct one.
+    history : ndarray of shape (iterations,)
+        max |F − G| after each step, in the working precision and the units of the tensor; of "minimax" the smallest so
+        far.
+    stopped : str
+        Why the method ended.
+    """
+
+    cores: tuple[FloatArray, ...] = field(repr=False)
+    max_error: float
+    lower_bound: float
+    iterations: int
+    history: FloatArray = field(repr=False)
+    stopped: str
+
+    def to_numpy(self) -> FloatArray:
+        """Return all entries of G, shape (n_1, …, n_d)."""
+        shape = tuple(core.shape[1] for core in self.cores)
+        left, right = interfaces(self.cores, middle_bond(shape))
+        return np.asarray(left @ right.T).reshape(shape)
+
+
+class TensorProblem:
+    """A tensor F with the decompositions of its unfoldings, each computed once.
+
+    Parameters
+    ----------
+    tensor : ndarray of shape (n_1, …, n_d)
+        C-ordered, finite.
+    settings : SVDSettings
+    seed : int
+        Stream of randomized sketches.
+    """
+
+    def __init__(self, tensor: FloatArray, settings: SVDSettings | None = None, seed: int = 0) -> None:
+        self.tensor = tensor
+        self._settings = settings
+        self._seed = seed
+
+    @cached_property
+    def unfoldings(self) -> list[Decompositions]:
+        """Those of every bond."""
+        bonds = range(1, self.tensor.ndim)
+        return [Decompositions(unfolding(self.tensor, bond), self._settings, self._seed) for bond in bonds]
+
+    def truncated(self, rank: int) -> Cores:
+        """TT-SVD."""
+        return tt_svd(self.tensor, rank, self.unfoldings[0].for_rank(bond_ranks(self.tensor.shape, rank)[0]))
+
+    def error(self, cores: Cores) -> float:
+        """Return max |F − G| in float64."""
+        bond = middle_bond(self.tensor.shape)
+        return max_error(unfolding(self.tensor, bond), *interfaces(cores, bond))
+
+    def lower_bound(self, rank: int, settings: CertificateSettings) -> float:
+        """Certified lower bound of max |F − G| over all G of TT rank at most r.
+
+        Proof: an unfolding of G has rank at most r, by its interfaces, and the entries of G. So a lower bound for the
+        unfolding of F at any bond is one for F. The better bound is sought at the bond with the best simple one.
+        """
+        ranks = bond_ranks(self.tensor.shape, rank)
+        tails = [tail_bound(each.for_bound(), r) for each, r in zip(self.unfoldings, ranks, strict=True)]
+        best = int(np.argmax(tails))
+        return max(*tails, certified_bound(self.unfoldings[best], ranks[best], settings))
+
+
+TrainFound = tuple[Cores, list[float], str]
+"""Cores, max errors after each step, and why the method ended."""
+
+
+def _tt_svd(problem: TensorProblem, rank: int, settings: SVDSettings, seed: int) -> TrainFound:
+    return problem.truncated(rank), [], "direct"
+
+
+def _projected(problem: TensorProblem, rank: int, settings: APSettings, seed: int) -> TrainFound:
+    start = problem.truncated(rank) if settings.initial == "svd" else None
+    return alternating_projections(problem.tensor, rank, settings, seed, start)
+
+
+def _smoothed_minimax(problem: TensorProblem, rank: int, settings: MinimaxSettings, seed: int) -> TrainFound:
+    return minimax_train(problem.tensor, rank, settings, problem.truncated(rank), seed)
+
+
+TRAIN_METHODS: dict[str, Callable[[TensorProblem, int, Any, int], TrainFound]] = {
+    "svd": _tt_svd,
+    "ap": _projected,
+    "minimax": _smoothed_minimax,
+}
+
+
+def find_train(problem: TensorProblem, rank: int, method: str, settings: object, seed: int) -> TrainFound:
+    """Find an approximation of a tensor by a method of `TRAIN_METHODS`, in float64.
+
+    Raises
+    ------
+    InputError
+        If the method, or its warm start, is for matrices only.
+    """
+    if method not in TRAIN_METHODS:
+        raise InputError(f"method: {method!r} is for matrices; use one of {', '.join(TRAIN_METHODS)} for tensors")
+    if isinstance(settings, MinimaxSettings) and settings.warm_start != "none":
+        raise InputError(f"warm_start: {settings.warm_start!r} is for matrices; use 'none' for tensors")
+    if not problem.tensor.any():
+        return tuple(0 * core for core in problem.truncated(rank)), [], "the tensor is zero"
+    cores, errors, stopped = TRAIN_METHODS[method](problem, rank, settings, seed)
+    return tuple(core.astype(np.float64) for core in cores), errors, stopped
+
+
+def approximate_tensor(
+    tensor: npt.ArrayLike | FunctionTensor,
+    rank: int,
+    method: str = "minimax",
+    seed: int = 0,
+    *,
+    bound: str = "best",
+    **settings: object,
+) -> TensorApproximation:
+    """Approximate a tensor by a tensor train of low rank in the max norm.
+
+    Parameters
+    ----------
+    tensor : array_like of shape (n_1, …, n_d) or FunctionTensor
+        F, real and finite, of order d ≥ 2.
+    rank : int
+        Largest TT rank r, at least 1; a bond whose unfolding has fewer rows or columns gets that many.
+    method : str
+        "minimax", "ap" or "svd".
+    seed : int
+        Stream of a method's random numbers.
+    bound : {"best", "tail"}
+        The certified lower bound: the best known, or the cheap one from the singular values.
+    **settings
+        The method's own, such as ``budget="quick"`` for "minimax" or ``projection="exact"`` for "ap".
+
+    Returns
+    -------
+    TensorApproximation
+
+    Raises
+    ------
+    InputError
+        If an argument is out of range or unknown.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x = np.linspace(0, 1, 20)
+    >>> found = approximate_tensor(np.exp(np.multiply.outer(np.outer(x, x), x)), rank=2)
+    >>> [core.shape for core in found.cores], 0 < found.lower_bound < found.max_error < 0.02
+    ([(1, 20, 2), (2, 20, 2), (2, 20, 1)], True)
+    """
+    values = as_tensor(tensor.to_numpy() if isinstance(tensor, FunctionTensor) else tensor)
+    chosen = get_method(method)
+    checked_rank(rank, max(bond_ranks(values.shape, values.size)), f"the largest TT rank of shape {values.shape}")
+    checked_seed(seed)
+    options = validated(chosen, settings)
+    certificate = CertificateSettings(bound=checked_bound(bound))
+    problem = TensorProblem(values, options if isinstance(options, SVDSettings) else None, int(seed))
+    cores, errors, stopped = find_train(problem, int(rank), method, options, int(seed))
+    return TensorApproximation(
+        cores,
+        problem.error(cores),
+        problem.lower_bound(int(rank), certificate),
+        len(errors),
+        np.array(errors),
+        stopped,
+    )
