@@ -13,7 +13,6 @@ from pipeline import approximate, approximation, function_matrix
 from pipeline.certificates import certified_bound
 from pipeline.experiment import Case, Outcome, Quantity
 from pipeline.experiments import EXPERIMENTS
-from pipeline.experiments import approximation as experiments_approximation
 
 EXPERIMENT = EXPERIMENTS["approximation"]
 QUANTITIES = {quantity.name for quantity in EXPERIMENT.quantities if not quantity.optional}
