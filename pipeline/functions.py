@@ -81,10 +81,11 @@ def squared_distances(x: FloatArray, y: FloatArray) -> FloatArray:
     m = x.shape[1]
     if m <= _DIRECT_DIMENSION:
         return cdist(x, y, "sqeuclidean")
-    scale = np.einsum("ij,ij->i", x, x)[:, None] + np.einsum("ij,ij->i", y, y)
-    squares: FloatArray = x @ y.T
-    squares *= -2.0
+    scale = np.add.outer(np.einsum("ij,ij->i", x, x), np.einsum("ij,ij->i", y, y))
+    squares: FloatArray = x @ (-2.0 * y).T
     squares += scale
+    if squares.min(initial=np.inf) >= _CLOSE * scale.max(initial=0.0):
+        return squares
     scale *= _CLOSE
     close_x, close_y = np.nonzero(squares < scale)
     step = max(1, _GATHER_BYTES // (8 * m))
@@ -121,8 +122,13 @@ def multilinear_product(*points: FloatArray) -> FloatArray:
 
 
 def _of_distance(profile: Callable[[FloatArray], FloatArray]) -> EntryFunction:
-    """Make f(x, y) = profile(‖x − y‖²)."""
+    """Make f(x, y) = profile(‖x − y‖²), which may be computed in place."""
     return lambda x, y: profile(squared_distances(x, y))
+
+
+def _exp_of_minus(exponents: FloatArray) -> FloatArray:
+    np.negative(exponents, out=exponents)
+    return np.exp(exponents, out=exponents)
 
 
 def _attention(*points: FloatArray) -> FloatArray:
@@ -144,19 +150,19 @@ BUILT_IN: dict[str, GeneratingFunction] = {
             "exponential",
             "exp(-|x - y|)",
             "Budzinskiy, section 7.2, f1",
-            _of_distance(lambda d: np.exp(-np.sqrt(d))),
+            _of_distance(lambda d: _exp_of_minus(np.sqrt(d, out=d))),
         ),
         GeneratingFunction(
             "quartic_gaussian",
             "exp(-|x - y|^4)",
             "Budzinskiy, section 7.2, f2",
-            _of_distance(lambda d: np.exp(-(d * d))),
+            _of_distance(lambda d: _exp_of_minus(np.square(d, out=d))),
         ),
         GeneratingFunction(
             "gaussian",
             "exp(-|x - y|^2)",
             "Udell and Townsend, section 5",
-            _of_distance(lambda d: np.exp(-d)),
+            _of_distance(_exp_of_minus),
         ),
         GeneratingFunction(
             "cauchy", "1 / (1 + |x - y|^2)", "rational quadratic kernel", _of_distance(lambda d: 1.0 / (1.0 + d))
