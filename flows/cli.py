@@ -506,7 +506,3 @@ def main(arguments: list[str] | None = None) -> Any:
         where = f"{str(error.filename)[:200]}: {error.strerror or error}; use another path" if error.filename else error
         click.echo(f"epsweep: {where}", err=True)
         sys.exit(EXIT_BAD_INPUT)
-
-
-if __name__ == "__main__":
-    main()

@@ -17,6 +17,7 @@ from tests.support import calls
 
 THREADS = 2
 KILLS = 5
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -102,3 +103,26 @@ def test_store_opens_at_every_moment_of_a_run(spec, workspace, server_environmen
                 opened += 1
     assert process.returncode == 0
     assert opened > 10
+
+
+SIGNAL_AT_IMPORT = """
+import os, signal, sys
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == "{module}":
+            os.kill(os.getpid(), signal.{number})
+
+sys.meta_path.insert(0, Finder())
+"""
+
+
+@pytest.mark.parametrize("number", ["SIGTERM", "SIGINT"])
+@pytest.mark.parametrize("module", ["numpy", "flows.cli", "distributed"])
+def test_signal_during_imports_is_told_in_one_line(module, number, spec, workspace, server_environment):
+    (workspace / "sitecustomize.py").write_text(SIGNAL_AT_IMPORT.format(module=module, number=number))
+    environment = server_environment | {"PYTHONPATH": f"{workspace}:{ROOT}"}
+    command = [sys.executable, "-m", "flows", "run", str(spec)]
+    ended = subprocess.run(command, cwd=workspace, env=environment, capture_output=True, text=True, timeout=120)
+    assert (ended.returncode, ended.stdout) == (130, "")
+    assert ended.stderr.strip() == "epsweep: stopped; finished cells are stored: run the same command to go on"
