@@ -8,12 +8,13 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ValidationError
 
-from pipeline.arrays import FloatArray, as_matrix, max_error, max_norm
+from pipeline.arrays import FloatArray, as_matrix
 from pipeline.certificates import CertificateSettings, certified_bound, checked_bound
 from pipeline.embedding import EmbeddingSettings, random_embedding
 from pipeline.errors import InputError
 from pipeline.matrix import FunctionMatrix
 from pipeline.minimax import MinimaxSettings, minimax
+from pipeline.passes import max_error, max_norm
 from pipeline.projections import APSettings, alternating_projections
 from pipeline.svd import Decompositions, SVDSettings
 

@@ -1,6 +1,6 @@
 """Array types and the interface of a matrix that is made where it is needed."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
@@ -19,8 +19,6 @@ ROUNDING_LEVEL = 16 * float(np.finfo(np.float64).eps)
 """Relative errors below this are nothing but rounding."""
 _PANEL_BYTES = 512 * 1024  # row panels of a residual stay in the processor's cache …
 _PANEL_ROWS = 256  # … unless they would be too flat for matrix products at full speed
-BLOCK_BYTES = 32 * 2**20
-"""Size of the row blocks in which passes over a matrix are made, in bytes."""
 
 
 @runtime_checkable
@@ -38,18 +36,6 @@ class BlockMatrix(Protocol):
 
 
 Matrix: TypeAlias = FloatArray | BlockMatrix
-
-
-def row_blocks(matrix: Matrix) -> Iterator[tuple[slice, FloatArray]]:
-    """Go through a matrix in row blocks of at most `BLOCK_BYTES`.
-
-    The block boundaries depend on the number of columns alone, so sums over blocks are reproducible.
-    """
-    n_rows, n_cols = matrix.shape
-    step = max(256, BLOCK_BYTES // (8 * max(n_cols, 1)) // 256 * 256)
-    for start in range(0, n_rows, step):
-        rows = slice(start, min(start + step, n_rows))
-        yield rows, matrix[rows] if isinstance(matrix, np.ndarray) else matrix.block(rows, slice(0, n_cols))
 
 
 def row_panels(matrix: RealArray) -> list[slice]:
@@ -117,25 +103,3 @@ def check_finite(array: FloatArray, name: str, corner: Sequence[int] | None = No
         index = np.argwhere(~finite)[0]
         place = ", ".join(map(str, index if corner is None else index + np.array(corner)))
         raise InputError(f"{name}: entry [{place}] is {array[tuple(index)]}; every entry must be finite")
-
-
-def max_norm(matrix: Matrix) -> float:
-    """Return the largest absolute value of an entry, ‖F‖_max."""
-    return float(np.max([np.abs(block).max() for _, block in row_blocks(matrix)]))
-
-
-def max_error(matrix: Matrix, left: FloatArray, right: FloatArray) -> float:
-    """Return max |F − left @ right.T| in float64.
-
-    Parameters
-    ----------
-    matrix : array or BlockMatrix of shape (n1, n2)
-    left : ndarray of shape (n1, r)
-    right : ndarray of shape (n2, r)
-    """
-    worst = 0.0
-    for rows, block in row_blocks(matrix):
-        residual = left[rows] @ right.T
-        residual -= block
-        worst = float(np.max([worst, residual.max(), -residual.min()]))  # keeps NaN, which max() would drop
-    return worst + 0.0  # no negative zero

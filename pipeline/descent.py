@@ -2,8 +2,9 @@
 
 import numpy as np
 
-from pipeline.arrays import ROUNDING_LEVEL, SINGLE_RESOLVES, FloatArray, RealArray, max_error
+from pipeline.arrays import ROUNDING_LEVEL, SINGLE_RESOLVES, FloatArray, RealArray
 from pipeline.lbfgs import InverseHessian
+from pipeline.passes import max_error
 from pipeline.smooth_maximum import Factorization, SmoothMaximum
 
 _PAIRS = 10

@@ -9,9 +9,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from scipy.optimize import minimize_scalar
 
 from pipeline.active_set import polish
-from pipeline.arrays import FloatArray, max_error
+from pipeline.arrays import FloatArray
 from pipeline.descent import Descent
 from pipeline.orbits import search_orbits
+from pipeline.passes import max_error
 from pipeline.sampling import stream
 from pipeline.smooth_maximum import Factorization
 from pipeline.svd import Decomposition, lapack_svd

@@ -8,7 +8,8 @@ import numpy as np
 import scipy.linalg
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipeline.arrays import FloatArray, Matrix, RealArray, row_blocks
+from pipeline.arrays import FloatArray, Matrix, RealArray
+from pipeline.passes import Passes, as_passes, times, transposed_times
 from pipeline.sampling import stream
 
 
@@ -88,27 +89,14 @@ def lapack_svd(matrix: RealArray) -> Decomposition:
     return Decomposition(u, s, vt, complete=True)
 
 
-def _times(matrix: Matrix, thin: FloatArray) -> FloatArray:
-    """F @ thin in one pass."""
-    return np.concatenate([block @ thin for _, block in row_blocks(matrix)])
-
-
-def _transposed_times(matrix: Matrix, thin: FloatArray) -> FloatArray:
-    """Fᵀ @ thin in one pass."""
-    product = np.zeros((matrix.shape[1], thin.shape[1]))
-    for rows, block in row_blocks(matrix):
-        product += block.T @ thin[rows]
-    return product
-
-
 def orthonormal(columns: RealArray) -> RealArray:
     """Orthonormal basis of the span of the columns, shape kept (Householder QR)."""
     q: RealArray = scipy.linalg.qr(columns, mode="economic", check_finite=False)[0]
     return q
 
 
-def randomized_svd(matrix: Matrix, width: int, power_iterations: int, seed: int = 0) -> Decomposition:
-    """Randomized decomposition by passes over row blocks.
+def randomized_svd(matrix: Matrix | Passes, width: int, power_iterations: int, seed: int = 0) -> Decomposition:
+    """Randomized decomposition by passes over a matrix.
 
     A Gaussian sketch and its power iterations, each orthonormalised (Halko, Martinsson and Tropp, "Finding structure
     with randomness", 2011, algorithm 4.4), all of which span the basis (block Krylov iteration: Musco and Musco,
@@ -117,20 +105,23 @@ def randomized_svd(matrix: Matrix, width: int, power_iterations: int, seed: int 
 
     Parameters
     ----------
-    matrix : array or BlockMatrix of shape (n1, n2)
+    matrix : array, BlockMatrix or Passes of shape (n1, n2)
     width : int
         Columns of the sketch.
     power_iterations : int
     seed : int
         Stream of the Gaussian sketch.
     """
-    width = min(width, *matrix.shape)
-    blocks = [orthonormal(_times(matrix, stream("sketch", seed).standard_normal((matrix.shape[1], width))))]
+    passes = as_passes(matrix)
+    width = min(width, *passes.shape)
+    sketch = stream("sketch", seed).standard_normal((passes.shape[1], width))
+    blocks = [orthonormal(passes.run(times, [sketch]).rows)]
     for _ in range(power_iterations):
-        blocks.append(orthonormal(_times(matrix, orthonormal(_transposed_times(matrix, blocks[-1])))))
+        forth = orthonormal(passes.run(transposed_times, by_rows=[blocks[-1]]).total)
+        blocks.append(orthonormal(passes.run(times, [forth]).rows))
     q = orthonormal(np.hstack(blocks))
-    projected = lapack_svd(_transposed_times(matrix, q))
-    return Decomposition(q @ projected.vt.T, projected.s, projected.u.T, complete=q.shape[1] == min(matrix.shape))
+    projected = lapack_svd(passes.run(transposed_times, by_rows=[q]).total)
+    return Decomposition(q @ projected.vt.T, projected.s, projected.u.T, complete=q.shape[1] == min(passes.shape))
 
 
 class Decompositions:
@@ -138,14 +129,15 @@ class Decompositions:
 
     Parameters
     ----------
-    matrix : array or BlockMatrix of shape (n1, n2)
+    matrix : array, BlockMatrix or Passes of shape (n1, n2)
     settings : SVDSettings
     seed : int
         Stream of the randomized sketch.
     """
 
-    def __init__(self, matrix: Matrix, settings: SVDSettings | None = None, seed: int = 0) -> None:
-        self.matrix = matrix
+    def __init__(self, matrix: Matrix | Passes, settings: SVDSettings | None = None, seed: int = 0) -> None:
+        self.passes = as_passes(matrix)
+        self.matrix = self.passes.matrix
         self.settings = settings or SVDSettings()
         self._seed = seed
         self._randomized: dict[int, Decomposition] = {}
@@ -157,7 +149,7 @@ class Decompositions:
         width = self.settings.sketch_width(rank)
         if width not in self._randomized:
             powers = self.settings.power_iterations
-            self._randomized[width] = randomized_svd(self.matrix, width, powers, self._seed)
+            self._randomized[width] = randomized_svd(self.passes, width, powers, self._seed)
         return self._randomized[width]
 
     def for_bound(self) -> Decomposition:

@@ -9,10 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.approximation import checked_rank, checked_seed, get_method, validated
-from pipeline.arrays import FloatArray, as_tensor, max_error
+from pipeline.arrays import FloatArray, as_tensor
 from pipeline.certificates import CertificateSettings, certified_bound, checked_bound, tail_bound
 from pipeline.errors import InputError
 from pipeline.minimax import MinimaxSettings
+from pipeline.passes import max_error
 from pipeline.projections import APSettings, alternating_projections
 from pipeline.svd import Decompositions, SVDSettings
 from pipeline.tensor import FunctionTensor

@@ -7,8 +7,9 @@ from itertools import pairwise
 import numpy as np
 
 from pipeline.active_set import polish
-from pipeline.arrays import FloatArray, RealArray, max_error
+from pipeline.arrays import FloatArray, RealArray
 from pipeline.minimax import BALANCE, BUDGETS, MinimaxSettings, Start, best_multiple, descend
+from pipeline.passes import max_error
 from pipeline.projections import APSettings, alternating_projections
 from pipeline.smooth_maximum import Factorization, IntArray
 from pipeline.tensor_train import (

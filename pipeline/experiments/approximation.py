@@ -9,7 +9,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
 from pipeline.approximation import Problem, get_method
-from pipeline.arrays import Matrix, max_error, max_norm
+from pipeline.arrays import Matrix
 from pipeline.certificates import CertificateSettings
 from pipeline.embedding import CLOSED_FORMS, EmbeddingSettings
 from pipeline.errors import InputError
@@ -17,6 +17,7 @@ from pipeline.experiment import Axis, Case, Columns, Constraint, Cost, Experimen
 from pipeline.functions import get_function
 from pipeline.matrix import function_matrix
 from pipeline.minimax import MinimaxSettings
+from pipeline.passes import max_error, max_norm
 from pipeline.projections import APSettings
 from pipeline.sampling import get_sampling
 from pipeline.svd import Decompositions, SVDSettings

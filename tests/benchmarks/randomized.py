@@ -16,7 +16,7 @@ import scipy.linalg
 from threadpoolctl import threadpool_limits
 
 from pipeline import function_matrix
-from pipeline.arrays import max_error
+from pipeline.passes import max_error
 from pipeline.svd import Decompositions, SVDSettings
 
 FUNCTIONS = ("exponential", "quartic_gaussian")

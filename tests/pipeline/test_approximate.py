@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from pipeline import approximate, function_matrix
-from pipeline.arrays import max_error
 from pipeline.errors import InputError
+from pipeline.passes import max_error
 
 RANDOM = np.random.default_rng(11)
 MATRIX = RANDOM.standard_normal((12, 9))

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from pipeline import approximate, function_matrix, lower_bound
-from pipeline.arrays import max_error
 from pipeline.certificates import CertificateSettings, certified_bound, tail_bound
 from pipeline.errors import InputError
 from pipeline.hadamard_bounds import Certificate, HadamardPolynomial
+from pipeline.passes import max_error
 from pipeline.svd import Decompositions, SVDSettings, lapack_svd
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"

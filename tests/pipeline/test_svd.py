@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import scipy.linalg
 
-import pipeline.arrays
+import pipeline.passes
 from pipeline import approximate
-from pipeline.arrays import max_error
 from pipeline.matrix import FunctionMatrix, function_matrix
+from pipeline.passes import max_error
 from pipeline.svd import Decompositions, SVDSettings, randomized_svd
 
 
@@ -132,10 +132,16 @@ def test_sketch_as_wide_as_the_matrix_is_complete(shape):
     np.testing.assert_allclose(found.s, scipy.linalg.svdvals(matrix), rtol=1e-11)
 
 
+def small_groups(monkeypatch):
+    """Passes over groups of 256 rows, in tiles of 100 columns."""
+    for name, value in {"GROUP_ROWS": 256, "_GROUP_ENTRIES": 0, "TILE_COLUMNS": 100}.items():
+        monkeypatch.setattr(pipeline.passes, name, value)
+
+
 @pytest.mark.parametrize("driver", ["lapack", "randomized"])
 @pytest.mark.parametrize("name", ["slow: exponential, m = 100", "fast: quartic_gaussian, m = 2"])
 def test_matrix_by_blocks_gives_the_results_of_the_stored_one(name, driver, monkeypatch):
-    monkeypatch.setattr(pipeline.arrays, "BLOCK_BYTES", 1)  # the smallest blocks: two passes here
+    small_groups(monkeypatch)
     matrix, values, rank = kernel(name)
     options = SVDSettings(driver=driver)
     by_block, stored = (Decompositions(form, options, seed=5) for form in (matrix, values))
@@ -149,7 +155,7 @@ def test_matrix_by_blocks_gives_the_results_of_the_stored_one(name, driver, monk
 def test_block_size_does_not_change_a_randomized_result_beyond_rounding(monkeypatch):
     _, values, rank = kernel("slow: exponential, m = 100")
     in_one = randomized_svd(values, 80, 4)
-    monkeypatch.setattr(pipeline.arrays, "BLOCK_BYTES", 1)
+    small_groups(monkeypatch)
     in_two = randomized_svd(values, 80, 4)
     errors = [max_error(values, *each.balanced_factors(rank)) for each in (in_one, in_two)]
     assert errors[0] == pytest.approx(errors[1], abs=1e-10)
