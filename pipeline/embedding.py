@@ -165,7 +165,7 @@ def _chosen(settings: EmbeddingSettings, generated: FunctionMatrix | None) -> Fe
     subject, why = "a matrix without generating function", ""
     if generated is not None:
         name, subject = generated.function.name, f"function {generated.function.name}"
-        points = len(generated.x) + (0 if generated.y is generated.x else len(generated.y))
+        points = len(generated.x) + (0 if generated.points[1] is generated.points[0] else len(generated.y))
         if BUILT_IN.get(name) == generated.function:
             known = [*CLOSED_FORMS.get(name, []), *known]
         if name in _EXPONENTIALS and "taylor" in known and points > settings.gram_limit:

@@ -2,10 +2,12 @@
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from pipeline.arrays import FloatArray
 from pipeline.errors import InputError
 from pipeline.functions import GeneratingFunction, get_function
-from pipeline.sampling import Sampling
+from pipeline.sampling import SampledPoints, Sampling
 from pipeline.tensor import FunctionTensor, sample_points
 
 
@@ -19,24 +21,24 @@ class FunctionMatrix(FunctionTensor):
     Attributes
     ----------
     function : GeneratingFunction
-    points : tuple of two ndarray of shape (n, m)
+    points : tuple of two ndarray, or SampledPoints, of shape (n, m)
         Row and column points; the same object under symmetric sampling.
     """
 
     @property
     def shape(self) -> tuple[int, int]:
         """Number of rows and columns."""
-        return len(self.x), len(self.y)
+        return len(self.points[0]), len(self.points[1])
 
     @property
     def x(self) -> FloatArray:
         """Row points, shape (n, m)."""
-        return self.points[0]
+        return _held(self.points[0])
 
     @property
     def y(self) -> FloatArray:
         """Column points, shape (n, m)."""
-        return self.points[1]
+        return _held(self.points[1])
 
     def block(self, rows: slice, cols: slice) -> FloatArray:  # type: ignore[override]  # it has two modes
         """Compute the entries of a contiguous row range and column range.
@@ -60,9 +62,28 @@ class FunctionMatrix(FunctionTensor):
     def _tile(self, index: tuple[int, ...]) -> FloatArray:
         """Tile (i, j); below the diagonal of a symmetric draw the transpose of its mirror image."""
         i, j = index
-        if self.x is self.y and i > j and self.function.symmetric:
+        if self.points[0] is self.points[1] and i > j and self.function.symmetric:
             return super()._tile((j, i)).T
         return super()._tile(index)
+
+
+def _held(points: FloatArray | SampledPoints) -> FloatArray:
+    return points if isinstance(points, np.ndarray) else points[:]
+
+
+@dataclass(frozen=True)
+class MatrixRecipe:
+    """What a function matrix is made of, in a form that can be sent to where it is worked on."""
+
+    function: str
+    sampling: str
+    m: int
+    n: int
+    seed: int
+
+    def make(self) -> FunctionMatrix:
+        """The matrix."""
+        return function_matrix(self.function, self.sampling, self.m, self.n, self.seed)
 
 
 def function_matrix(

@@ -1,23 +1,23 @@
 """Passes over a matrix too large to be held: each entry is made where it is needed, used, and forgotten.
 
-A pass gives every group of rows to a kernel, which goes through their entries tile by tile and returns what it found;
-the pieces are merged in a tree of fixed shape. So a pass yields the same numbers whoever works on the groups: the
-caller, a few threads, or a cluster.
+A pass gives every group of rows to a kernel, which goes through their entries tile by tile and returns what it found.
+Groups and tiles depend on the shape alone, so a pass yields the same numbers whoever works on the groups: the caller, a
+few threads, or a cluster.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from typing import Protocol, TypeAlias, TypeVar
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from pipeline.arrays import BlockMatrix, FloatArray, Matrix
 
 GROUP_ROWS = 1024
 _GROUP_ENTRIES = 2**22
 TILE_COLUMNS = 2048
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -28,14 +28,11 @@ class Piece:
     ----------
     rows : ndarray of shape (number of rows, k)
         A row for each row of the matrix; k may be 0.
-    total : ndarray of shape (n2, k)
-        A sum over rows; of shape (0, 0) where there is none.
     largest : float
         A maximum over entries; NaN if one of them is.
     """
 
     rows: FloatArray
-    total: FloatArray = field(default_factory=lambda: np.empty((0, 0)))
     largest: float = 0.0
 
 
@@ -53,7 +50,14 @@ class Passes(Protocol):
         """Number of rows and columns."""
         ...
 
-    def run(self, kernel: Kernel, shared: Sequence[FloatArray] = (), by_rows: Sequence[FloatArray] = ()) -> Piece:
+    def run(
+        self,
+        kernel: Kernel,
+        shared: Sequence[FloatArray] = (),
+        by_rows: Sequence[FloatArray] = (),
+        *,
+        transposed: bool = False,
+    ) -> Piece:
         """Make one pass.
 
         Parameters
@@ -63,6 +67,9 @@ class Passes(Protocol):
             What every group needs.
         by_rows : sequence of ndarray of shape (n1, …)
             What each group needs its own rows of.
+        transposed : bool
+            Whether the pass is over the transpose: its rows are the columns of the matrix, so that products with both
+            are found row by row, and nothing of the size of the product has to be added up.
         """
         ...
 
@@ -73,31 +80,26 @@ def row_groups(shape: tuple[int, int]) -> list[slice]:
     return [slice(start, min(start + step, shape[0])) for start in range(0, shape[0], step)]
 
 
-def fold(leaves: Iterable[T], merge: Callable[[T, T], T]) -> T:
-    """Merge neighbours in a balanced binary tree of fixed shape, holding few of them at a time.
-
-    Examples
-    --------
-    >>> fold("abcdef", lambda left, right: f"({left}{right})")
-    '(((ab)(cd))(ef))'
-    """
-    waiting: list[tuple[int, T]] = []
-    for leaf in leaves:
-        height, node = 0, leaf
-        while waiting and waiting[-1][0] == height:
-            node = merge(waiting.pop()[1], node)
-            height += 1
-        waiting.append((height, node))
-    _, node = waiting.pop()
-    while waiting:
-        node = merge(waiting.pop()[1], node)
-    return node
+def joined(pieces: Sequence[Piece]) -> Piece:
+    """Piece of all groups, given in order."""
+    return Piece(np.concatenate([piece.rows for piece in pieces]), float(np.max([piece.largest for piece in pieces])))
 
 
-def merge(first: Piece, second: Piece) -> Piece:
-    """Piece of two neighbouring groups, which stay as they are: a cluster may need them again."""
-    largest = float(np.max([first.largest, second.largest]))
-    return Piece(np.concatenate([first.rows, second.rows]), first.total + second.total, largest)
+@dataclass(frozen=True)
+class Transposed:
+    """The transpose of a matrix."""
+
+    matrix: Matrix
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Number of rows and columns."""
+        n1, n2 = self.matrix.shape
+        return n2, n1
+
+    def block(self, rows: slice, cols: slice) -> FloatArray:
+        """Entries of a contiguous row and column range."""
+        return (self.matrix[cols, rows] if isinstance(self.matrix, np.ndarray) else self.matrix.block(cols, rows)).T
 
 
 class LocalPasses:
@@ -119,17 +121,25 @@ class LocalPasses:
         n1, n2 = self.matrix.shape
         return n1, n2
 
-    def run(self, kernel: Kernel, shared: Sequence[FloatArray] = (), by_rows: Sequence[FloatArray] = ()) -> Piece:
+    def run(
+        self,
+        kernel: Kernel,
+        shared: Sequence[FloatArray] = (),
+        by_rows: Sequence[FloatArray] = (),
+        *,
+        transposed: bool = False,
+    ) -> Piece:
         """Make one pass."""
-        groups = row_groups(self.shape)
+        matrix = Transposed(self.matrix) if transposed else self.matrix
 
         def work(rows: slice) -> Piece:
-            return kernel(self.matrix, rows, tuple(shared), tuple(each[rows] for each in by_rows))
+            return kernel(matrix, rows, tuple(shared), tuple(each[rows] for each in by_rows))
 
+        groups = row_groups((matrix.shape[0], matrix.shape[1]))
         if self._threads == 1 or len(groups) == 1:
-            return fold(map(work, groups), merge)
-        with ThreadPoolExecutor(self._threads) as pool:
-            return fold(pool.map(work, groups), merge)
+            return joined(list(map(work, groups)))
+        with threadpool_limits(1), ThreadPoolExecutor(self._threads) as pool:
+            return joined(list(pool.map(work, groups)))
 
 
 def as_passes(matrix: "Matrix | Passes") -> Passes:
@@ -157,17 +167,6 @@ def times(matrix: Matrix, rows: slice, shared: tuple[FloatArray, ...], by_rows: 
     for within, cols, entries in tiles(matrix, rows):
         product[within] += entries @ thin[cols]
     return Piece(product)
-
-
-def transposed_times(
-    matrix: Matrix, rows: slice, shared: tuple[FloatArray, ...], by_rows: tuple[FloatArray, ...]
-) -> Piece:
-    """Kernel of Fᵀ @ thin."""
-    (thin,) = by_rows
-    product = np.zeros((matrix.shape[1], thin.shape[1]))
-    for within, cols, entries in tiles(matrix, rows):
-        product[cols] += entries.T @ thin[within]
-    return Piece(_no_columns(rows), product)
 
 
 def largest_entry(

@@ -5,7 +5,9 @@ larger size. Rows are drawn in chunks, each from a counter-based stream of its o
 without the rows before it.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -13,6 +15,7 @@ import numpy as np
 from pipeline.arrays import FloatArray
 from pipeline.errors import InputError
 
+HELD_BYTES = 64 * 2**20  # of the points of one side that are held at a time
 CHUNK_ROWS = 256  # part of the definition of the points: changing it changes every draw
 _STREAM_VERSION = 1
 _DOMAIN_KEYS = {"ball": 1, "sphere": 2}
@@ -73,6 +76,54 @@ class Sampling:
         if self.domain == "ball":
             points *= stream("radius", *key, chunk).random((rows, 1)) ** (1.0 / m)
         return points
+
+
+@dataclass(frozen=True)
+class SampledPoints:
+    """The first n points of one side of a draw, of which only those in use are held, at most `HELD_BYTES`.
+
+    Attributes
+    ----------
+    sampling : Sampling
+    side : int
+        As `Sampling.points` takes it.
+    m, seed, n : int
+    """
+
+    sampling: Sampling
+    side: int
+    m: int
+    seed: int
+    n: int
+    _chunk: Callable[[int], FloatArray] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        chunks = max(2, HELD_BYTES // (8 * self.m * CHUNK_ROWS))
+        object.__setattr__(self, "_chunk", lru_cache(chunks)(self._draw))
+
+    def __len__(self) -> int:
+        return self.n
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Number of points and their dimension."""
+        return self.n, self.m
+
+    def __getitem__(self, rows: slice) -> FloatArray:
+        """Points of a contiguous range, which cannot be written to."""
+        start, stop, _ = rows.indices(self.n)
+        if stop - start > CHUNK_ROWS:
+            points = self.sampling.points(self.side, self.m, self.seed, start, stop)
+        else:
+            chunks = [self._chunk(i) for i in range(start // CHUNK_ROWS, -(-stop // CHUNK_ROWS))]
+            origin = start // CHUNK_ROWS * CHUNK_ROWS
+            points = (chunks[0] if len(chunks) == 1 else np.concatenate(chunks))[start - origin : stop - origin]
+        points.setflags(write=False)  # a user's function cannot change them
+        return points
+
+    def _draw(self, chunk: int) -> FloatArray:
+        start = chunk * CHUNK_ROWS
+        return self.sampling.points(self.side, self.m, self.seed, start, min(start + CHUNK_ROWS, self.n))
 
 
 SAMPLINGS: dict[str, Sampling] = {

@@ -9,7 +9,7 @@ import scipy.linalg
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.arrays import FloatArray, Matrix, RealArray
-from pipeline.passes import Passes, as_passes, times, transposed_times
+from pipeline.passes import Passes, as_passes, times
 from pipeline.sampling import stream
 
 
@@ -117,10 +117,10 @@ def randomized_svd(matrix: Matrix | Passes, width: int, power_iterations: int, s
     sketch = stream("sketch", seed).standard_normal((passes.shape[1], width))
     blocks = [orthonormal(passes.run(times, [sketch]).rows)]
     for _ in range(power_iterations):
-        forth = orthonormal(passes.run(transposed_times, by_rows=[blocks[-1]]).total)
+        forth = orthonormal(passes.run(times, [blocks[-1]], transposed=True).rows)
         blocks.append(orthonormal(passes.run(times, [forth]).rows))
     q = orthonormal(np.hstack(blocks))
-    projected = lapack_svd(passes.run(transposed_times, by_rows=[q]).total)
+    projected = lapack_svd(passes.run(times, [q], transposed=True).rows)
     return Decomposition(q @ projected.vt.T, projected.s, projected.u.T, complete=q.shape[1] == min(passes.shape))
 
 

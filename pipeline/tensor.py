@@ -8,7 +8,7 @@ import numpy as np
 from pipeline.arrays import FloatArray, check_finite
 from pipeline.errors import InputError
 from pipeline.functions import GeneratingFunction, get_function
-from pipeline.sampling import Sampling, get_sampling
+from pipeline.sampling import HELD_BYTES, SampledPoints, Sampling, get_sampling
 
 _TILES = {2: 256, 3: 64, 4: 32}  # entries are always computed in whole tiles, so a block's size never changes a value
 _SMALLEST_TILE = 16
@@ -28,12 +28,12 @@ class FunctionTensor:
     Attributes
     ----------
     function : GeneratingFunction
-    points : tuple of ndarray of shape (n, m)
+    points : tuple of ndarray, or of SampledPoints, of shape (n, m)
         One set a mode; all the same object under symmetric sampling.
     """
 
     function: GeneratingFunction
-    points: tuple[FloatArray, ...] = field(repr=False)
+    points: tuple[FloatArray | SampledPoints, ...] = field(repr=False)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -137,8 +137,10 @@ def function_tensor(
     return FunctionTensor(function, sample_points(sampling, m, n, seed, function.order))
 
 
-def sample_points(sampling: str | Sampling, m: int, n: int, seed: int, order: int) -> tuple[FloatArray, ...]:
-    """Draw n points of R^m for each of `order` modes.
+def sample_points(
+    sampling: str | Sampling, m: int, n: int, seed: int, order: int
+) -> tuple[FloatArray | SampledPoints, ...]:
+    """Draw n points of R^m for each of `order` modes; sets beyond `HELD_BYTES` are drawn where they are used.
 
     Raises
     ------
@@ -149,8 +151,10 @@ def sample_points(sampling: str | Sampling, m: int, n: int, seed: int, order: in
         if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < least:
             raise InputError(f"{name}: {value!r} is not an integer of at least {least}")
     sampling = get_sampling(sampling) if isinstance(sampling, str) else sampling
-    sides = 1 if sampling.symmetric else order
-    points = tuple(sampling.points(side, int(m), int(seed), 0, int(n)) for side in range(sides))
-    for each in points:
-        each.setflags(write=False)  # a user's function cannot change them
-    return points * order if sampling.symmetric else points
+    sides = [
+        SampledPoints(sampling, side, int(m), int(seed), int(n)) for side in range(1 if sampling.symmetric else order)
+    ]
+    points: list[FloatArray | SampledPoints] = list(sides)
+    if 8 * n * m <= HELD_BYTES:
+        points = [each[:] for each in sides]
+    return tuple(points * order if sampling.symmetric else points)
