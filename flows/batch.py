@@ -3,7 +3,7 @@
 import json
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from threading import Lock, get_ident
@@ -19,10 +19,11 @@ from prefect.cache_policies import NO_CACHE
 from prefect.context import SettingsContext, SyncClientContext, serialize_context
 from prefect.states import Cancelled
 from prefect.task_engine import run_task_sync
+from pydantic import BaseModel
 from threadpoolctl import threadpool_limits
 
 from flows.planning import BATCH_SECONDS
-from pipeline.experiment import Case, Outcome
+from pipeline.experiment import Case, Experiment, Outcome, Spread
 from pipeline.experiments import EXPERIMENTS
 
 _UNPACKING = Lock()
@@ -64,10 +65,7 @@ def compute_batch(label: str, payload: str) -> "Computed | State[None]":
         A cancelled state, after the case at hand, where the flow has given the batch up.
     """
     logging.raiseExceptions = False  # a Prefect server that is away is told of by the flow, not by every worker
-    batch = json.loads(payload)
-    experiment = EXPERIMENTS[batch["experiment"]]
-    settings = experiment.settings.model_validate(batch["settings"])
-    cases = [Case(tuple(zip(batch["axes"], labels, strict=True))) for labels in batch["cases"]]
+    experiment, cases, settings = _unpacked(payload)
     outcomes = []
     started = monotonic()
     _limit_threads(get_ident(), len(sys.modules))
@@ -78,6 +76,34 @@ def compute_batch(label: str, payload: str) -> "Computed | State[None]":
         if monotonic() > started + BATCH_SECONDS:
             break
     return Computed(outcomes, _worker_address(), monotonic() - started)
+
+
+@task(name="spread", task_run_name="{label}", cache_policy=NO_CACHE, persist_result=False)
+def compute_spread(label: str, payload: str, spread: Spread, put: Callable[[Outcome], None]) -> None:
+    """Compute the cases of a batch one after the other, with passes that are made elsewhere.
+
+    Parameters
+    ----------
+    label : str
+        Name of the task run.
+    payload : str
+        As `compute_batch` takes it.
+    spread : callable
+        Who makes the passes.
+    put : callable
+        Is given each outcome.
+    """
+    experiment, cases, settings = _unpacked(payload)
+    for outcome in experiment.run(cases, settings, spread):
+        put(outcome)
+
+
+def _unpacked(payload: str) -> tuple[Experiment, list[Case], BaseModel]:
+    """Experiment, cases and settings of a batch in JSON."""
+    batch = json.loads(payload)
+    experiment = EXPERIMENTS[batch["experiment"]]
+    cases = [Case(tuple(zip(batch["axes"], labels, strict=True))) for labels in batch["cases"]]
+    return experiment, cases, experiment.settings.model_validate(batch["settings"])
 
 
 @cache

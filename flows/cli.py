@@ -1,5 +1,6 @@
 """The command line."""
 
+import math
 import os
 import shlex
 import signal
@@ -99,7 +100,7 @@ def run(spec: str, store: str | None, cluster: str, retry_failed: bool, allow_co
     status = sweep_status(target, sweep)
     todo = pending(sweep, status, retry_failed=retry_failed)
     workers = local_workers(cluster)
-    plan = make_plan(sweep, todo, workers.count if workers else 1)
+    plan = make_plan(sweep, todo, workers.count if workers else 1, workers.memory if workers else math.inf)
     if workers:
         plan.require_memory(workers.memory)
     with single_writer(target):
@@ -223,7 +224,7 @@ def plan(spec: str, store: str | None, cluster: str, retry_failed: bool, allow_c
     todo = pending(sweep, status, retry_failed=retry_failed)
     workers = local_workers(cluster)
     threads = workers.count if workers else 1
-    plan = make_plan(sweep, todo, threads)
+    plan = make_plan(sweep, todo, threads, workers.memory if workers else math.inf)
     wanted = sweep.wanted
     click.echo(f"sweep:    {sweep.name} ({sweep.experiment.name})")
     click.echo("axes:     " + ", ".join(f"{len(labels)} {axis}" for axis, labels in sweep.labels.items()))
@@ -232,6 +233,11 @@ def plan(spec: str, store: str | None, cluster: str, retry_failed: bool, allow_c
     click.echo(f"done:     {int((wanted & (status == Status.DONE)).sum())}")
     click.echo(f"failed:   {int((wanted & (status == Status.FAILED)).sum())}")
     click.echo(f"to do:    {plan.cells} cells of {plan.matrices} matrices in {len(plan.batches)} batches")
+    for batch in plan.spread:
+        click.echo(
+            f"spread:   {len(batch.cells)} cells from {sweep.case(batch.cells[0])} over the cluster, "
+            f"{_duration(batch.seconds / threads)}, up to {plan.memory_here / 2**20:.0f} MiB in the process of the flow"
+        )
     click.echo(f"time:     {_duration(plan.wall_seconds(threads))} predicted on {threads} worker threads")
     click.echo(f"memory:   {plan.peak_memory / 2**20:.0f} MiB predicted peak of a worker")
     if workers:

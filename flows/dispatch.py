@@ -6,8 +6,11 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from contextvars import copy_context
 from dataclasses import dataclass, field
+from functools import partial
 from queue import Empty, SimpleQueue
 from time import monotonic
 from types import FrameType
@@ -20,9 +23,10 @@ from prefect import State
 from prefect.exceptions import CancelledRun
 from prefect_dask.task_runners import DaskTaskRunner
 
-from flows.batch import Computed, batch_context, submit_batches
-from flows.planning import Batch
+from flows.batch import Computed, batch_context, compute_spread, submit_batches
+from flows.planning import Batch, Cells
 from flows.progress import Tally
+from flows.spread import ClusterPasses, Halt
 from pipeline.errors import EpsweepError, Interrupted
 from pipeline.experiment import Outcome, describe
 from pipeline.grid import Sweep
@@ -41,6 +45,7 @@ _SCHEDULER_GONE = "cluster: the scheduler is gone; finished cells are stored: st
 _LOGGER = logging.getLogger("epsweep")
 _LOGGED_SHARE = 0.05
 _LOGGED_FAILURES = 100
+_STOPPED = "stopped; finished cells are stored: run the same command to go on"
 _DEADLY = "its worker process died each time this cell was computed alone (killed, or out of memory)"
 
 
@@ -88,8 +93,8 @@ class Dispatcher:
         self._settings = self.sweep.settings.model_dump()
         self._alone: Batch | None = None
 
-    def run(self, batches: Sequence[Batch]) -> None:
-        """Compute batches in order and write their outcomes.
+    def run(self, batches: Sequence[Batch], spread: Sequence[Batch] = ()) -> None:
+        """Compute batches in order and write their outcomes, then those that each need the whole cluster.
 
         Raises
         ------
@@ -107,10 +112,34 @@ class Dispatcher:
                     self._collect(waiting, suspects)
                     self.on_progress()
                     if self.stop.is_set():
-                        raise Interrupted("stopped; finished cells are stored: run the same command to go on")
+                        raise Interrupted(_STOPPED)
+                for batch in spread:
+                    self._spread(batch)
             finally:
                 with suppress(Exception):  # a cluster that is gone has nothing to cancel
                     self.runner.client.cancel(list(self._running), force=True)
+
+    def _spread(self, batch: Batch) -> None:
+        """Compute a batch in this process, with passes over the cluster; each outcome is written when it is there."""
+        outcomes: SimpleQueue[Outcome] = SimpleQueue()
+        passes = partial(ClusterPasses, self.runner.client, stop=self.stop)
+        label, finished = self._label(batch), 0
+        with ThreadPoolExecutor(1) as pool:
+            running = pool.submit(copy_context().run, compute_spread, label, self._payload(batch), passes, outcomes.put)
+            while not (running.done() and outcomes.empty()):
+                with suppress(Empty):
+                    outcome = outcomes.get(timeout=_POLL_SECONDS)
+                    done = Batch(batch.cells[finished : finished + 1], batch.seconds / len(batch.cells))
+                    finished += 1
+                    self._log_batch(done, Computed([outcome], "", 0.0))
+                    self._store(done.cells, [outcome], done.seconds)
+                self.on_progress()
+            try:
+                running.result()
+            except Halt as halt:
+                if self.stop.is_set():
+                    raise Interrupted(_STOPPED) from halt
+                raise EpsweepError(f"{halt.error}; finished cells are stored") from halt
 
     def _look_at_workers(self) -> None:
         """Count the worker threads every few seconds: workers come late and go."""
@@ -157,7 +186,7 @@ class Dispatcher:
     def _start(self, batches: Sequence[Batch]) -> None:
         if self._context is None:
             self._context = batch_context()
-        labels = [f"{len(batch.cells)} cells from {self.sweep.case(batch.cells[0])}"[:200] for batch in batches]
+        labels = [self._label(batch) for batch in batches]
         payloads = [self._payload(batch) for batch in batches]
         try:
             futures = submit_batches(self.runner.client, self._context, labels, payloads)
@@ -166,6 +195,9 @@ class Dispatcher:
         for future, batch in zip(futures, batches, strict=True):
             self._running[future] = batch
             future.add_done_callback(self._arrived.put)
+
+    def _label(self, batch: Batch) -> str:
+        return f"{len(batch.cells)} cells from {self.sweep.case(batch.cells[0])}"[:200]
 
     def _payload(self, batch: Batch) -> str:
         cases = [self.sweep.case(cell).labels for cell in batch.cells]
@@ -179,7 +211,7 @@ class Dispatcher:
 
     def _collect(self, waiting: deque[Batch], suspects: deque[Batch]) -> None:
         """Wait for an arrival, take all that are there, and write them together."""
-        cells, outcomes = [], []
+        cells, outcomes, worked = [], [], 0.0
         lost, broken = False, None
         arrived = self._arrivals()
         states = self._gather(arrived)
@@ -219,20 +251,24 @@ class Dispatcher:
             cells.append(done.cells)
             outcomes.extend(computed.outcomes)
             self._log_batch(done, computed)
-            self.tally.worked += done.seconds
+            worked += done.seconds
         if cells:
             self._lost = 0
-            self.writer.write(np.concatenate(cells), outcomes)
-            failed = sum(outcome.values is None for outcome in outcomes)
-            self.tally.failed += failed
-            self.tally.done += len(outcomes) - failed
-            self._log_progress()
+            self._store(np.concatenate(cells), outcomes, worked)
         elif lost:
             self._lost += 1
         if broken:
             raise broken
         if self._lost > _LOST_LIMIT:
             raise EpsweepError(_SCHEDULER_GONE)
+
+    def _store(self, cells: Cells, outcomes: Sequence[Outcome], worked: float) -> None:
+        self.writer.write(cells, outcomes)
+        failed = sum(outcome.values is None for outcome in outcomes)
+        self.tally.failed += failed
+        self.tally.done += len(outcomes) - failed
+        self.tally.worked += worked
+        self._log_progress()
 
     def _log_batch(self, batch: Batch, computed: Computed) -> None:
         """Each batch for the log file, and each failed cell for Prefect too."""

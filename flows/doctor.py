@@ -1,5 +1,6 @@
 """Checks of everything that a run needs, before it is needed."""
 
+import math
 import os
 import shutil
 import sys
@@ -8,6 +9,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
+from distributed.system import MEMORY_LIMIT
 from packaging.requirements import Requirement
 
 from flows.clusters import check_cluster, open_cluster, reaches_loopback
@@ -128,9 +130,9 @@ def _sweep(spec: str, store: str | None, memory: list[float], allow_code: bool) 
     target = store or default_store(sweep)
     writable = _store(target)
     todo = pending(sweep, sweep_status(target, sweep), retry_failed=True)
-    plan = make_plan(sweep, todo, 1)
-    for limit in memory:
-        plan.require_memory(limit)
+    limit = min(memory, default=math.inf)
+    plan = make_plan(sweep, todo, 1, limit)
+    plan.require_memory(limit, MEMORY_LIMIT)
     return f"{sweep.name}: {plan.cells} cells to compute, at most {_gib(plan.peak_memory)} a worker; {writable}"
 
 

@@ -1,6 +1,7 @@
 """From the cells that are pending to batches for the workers."""
 
-from dataclasses import dataclass, replace
+import math
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -65,6 +66,10 @@ class Plan:
         Predicted for one worker process, in bytes.
     largest : Case or None
         The case that needs it.
+    spread : list of Batch
+        Cells of which each needs the whole cluster: its matrix does not fit into a worker.
+    memory_here : float
+        Predicted for the process that spreads them, in bytes.
     """
 
     batches: list[Batch]
@@ -73,26 +78,34 @@ class Plan:
     seconds: float
     peak_memory: float
     largest: Case | None
+    spread: list[Batch] = field(default_factory=list)
+    memory_here: float = 0.0
 
     def wall_seconds(self, threads: int) -> float:
         """Predicted time on a number of worker threads, start-up aside."""
         longest = max((batch.seconds for batch in self.batches), default=0.0)
         return max(self.seconds / threads, longest)
 
-    def require_memory(self, limit: float) -> None:
-        """Raise InputError if a case cannot fit into a worker of `limit` bytes."""
+    def require_memory(self, limit: float, here: float = math.inf) -> None:
+        """Raise InputError if a case cannot fit into workers of `limit` bytes and a process of `here` bytes."""
         if self.peak_memory > limit:
             raise InputError(
                 f"grid: a case needs {self.peak_memory / 2**30:.1f} GiB and a worker has {limit / 2**30:.1f} GiB "
                 f"({self.largest}); lower n, or give fewer and larger workers"
             )
+        if self.memory_here > here:
+            raise InputError(
+                f"grid: a case that is spread over the cluster needs {self.memory_here / 2**30:.1f} GiB in the process "
+                f"of the flow, which has {here / 2**30:.1f} GiB; lower n or r, or run it on a larger machine"
+            )
 
 
-def make_plan(sweep: Sweep, todo: npt.NDArray[np.bool_], threads: int) -> Plan:
+def make_plan(sweep: Sweep, todo: npt.NDArray[np.bool_], threads: int, limit: float = math.inf) -> Plan:
     """Group cells that share a matrix into batches of similar predicted time.
 
     A batch lasts about a minute, less where the sweep is too short to keep every thread busy with several; a matrix
-    with more work than that is generated again for each of its batches.
+    with more work than that is generated again for each of its batches. A cell that does not fit into a worker is
+    spread over the cluster, if its method can be.
 
     Parameters
     ----------
@@ -101,6 +114,8 @@ def make_plan(sweep: Sweep, todo: npt.NDArray[np.bool_], threads: int) -> Plan:
         The pending cells within the box of the sweep.
     threads : int
         Number of worker threads to keep busy.
+    limit : float
+        Memory of a worker, in bytes.
     """
     cells = np.argwhere(todo)
     if not len(cells):
@@ -114,6 +129,8 @@ def make_plan(sweep: Sweep, todo: npt.NDArray[np.bool_], threads: int) -> Plan:
     prepare = experiment.prepare_cost(sweep.columns(cells[first]), sweep.settings)
     evaluate = experiment.evaluate_cost(sweep.columns(cells), sweep.settings)
     memory = prepare.memory[group] + evaluate.memory + PROCESS_BYTES
+    if (memory > limit).any():
+        return _with_spread(sweep, todo, cells, memory > limit, threads)
     total = float(prepare.seconds.sum() + evaluate.seconds.sum())
     target = float(np.clip(total / (threads * _BATCHES_A_THREAD), _SHORTEST_BATCH, BATCH_SECONDS))
     order = np.argsort(group, kind="stable")
@@ -127,6 +144,36 @@ def make_plan(sweep: Sweep, todo: npt.NDArray[np.bool_], threads: int) -> Plan:
     largest = int(memory.argmax())
     batches = _pack(pieces, target, threads)
     return Plan(batches, len(cells), len(members), total, float(memory[largest]), sweep.case(cells[largest]))
+
+
+def _with_spread(
+    sweep: Sweep, todo: npt.NDArray[np.bool_], cells: Cells, large: npt.NDArray[np.bool_], threads: int
+) -> Plan:
+    """Plan where some cells do not fit into a worker: batches of the others, then these, one matrix after the other."""
+    few = todo.copy()
+    few[tuple(cells[large].T)] = False
+    plan = make_plan(sweep, few, threads)
+    cost = sweep.experiment.spread_cost(sweep.columns(cells[large]), sweep.settings)
+    memory, here = cost.memory + PROCESS_BYTES, cost.here + PROCESS_BYTES
+    if not np.isfinite(memory).all():  # the message tells what it needs alone
+        return make_plan(sweep, todo, threads)
+    shared = [axis.name in sweep.experiment.shared for axis in sweep.experiment.axes]
+    _, group = np.unique(cells[large][:, shared], axis=0, return_inverse=True)
+    spread = [
+        Batch(cells[large][group == index], float(cost.seconds[group == index].sum()))
+        for index in range(group.max() + 1)
+    ]
+    largest = int(memory.argmax())
+    most = max(
+        (plan.peak_memory, plan.largest), (float(memory[largest]), sweep.case(cells[large][largest])), key=_first
+    )
+    seconds = plan.seconds + float(cost.seconds.sum())
+    matrices = plan.matrices + len(spread)
+    return Plan(plan.batches, len(cells), matrices, seconds, *most, spread, float(here.max()))
+
+
+def _first(pair: tuple[float, object]) -> float:
+    return pair[0]
 
 
 def _pieces(cells: Cells, prepare: float, work: float, target: float) -> list[Batch]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
+from distributed.system import MEMORY_LIMIT
 from prefect import State, flow
 from prefect.exceptions import TerminationSignal
 from prefect.states import Cancelled, Failed
@@ -118,8 +119,8 @@ def _run(spec: str, store: str, cluster: str, retry_failed: bool) -> "Summary | 
         take_over(store)
         with open_cluster(cluster) as running:
             todo = pending(sweep, sweep_status(store, sweep), retry_failed=retry_failed)
-            plan = make_plan(sweep, todo, running.threads)
-            plan.require_memory(running.worker_memory)
+            plan = make_plan(sweep, todo, running.threads, running.worker_memory)
+            plan.require_memory(running.worker_memory, MEMORY_LIMIT)
             fields = {"cells": plan.cells, "batches": len(plan.batches), "predicted_seconds": round(plan.seconds, 1)}
             _LOGGER.info(
                 "%d cells to compute in %d batches on %d worker threads",
@@ -135,7 +136,8 @@ def _run(spec: str, store: str, cluster: str, retry_failed: bool) -> "Summary | 
                 Reporter(tally, Console(stderr=True)) as reporter,
             ):
                 try:
-                    Dispatcher(sweep, writer, runner, tally, reporter.update, stop, running.timeout).run(plan.batches)
+                    dispatcher = Dispatcher(sweep, writer, runner, tally, reporter.update, stop, running.timeout)
+                    dispatcher.run(plan.batches, plan.spread)
                 except Interrupted as error:
                     if bookkeeper.cancelled:
                         raise Interrupted(f"cancelled at the Prefect server; {_REMEDY}") from error

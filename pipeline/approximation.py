@@ -1,5 +1,7 @@
 """One front door to the methods: a matrix and a rank in, factors with their certified error out."""
 
+import math
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,7 +16,7 @@ from pipeline.embedding import EmbeddingSettings, random_embedding
 from pipeline.errors import InputError
 from pipeline.matrix import FunctionMatrix
 from pipeline.minimax import MinimaxSettings, minimax
-from pipeline.passes import max_error, max_norm
+from pipeline.passes import STORED_BYTES, LocalPasses, Passes, max_error, max_norm
 from pipeline.projections import APSettings, alternating_projections
 from pipeline.svd import Decompositions, SVDSettings
 
@@ -184,7 +186,8 @@ def approximate(
     Parameters
     ----------
     matrix : array_like of shape (n1, n2) or FunctionMatrix
-        F, real and finite.
+        F, real and finite. Of a FunctionMatrix beyond `pipeline.passes.STORED_BYTES` the method "svd" only holds
+        blocks: all processors make passes over it.
     rank : int
         r, between 1 and min(n1, n2).
     method : str
@@ -216,7 +219,11 @@ def approximate(
     ((6, 3), 0.309017, 0.309017)
     """
     generated = matrix if isinstance(matrix, FunctionMatrix) else None
-    values = as_matrix(matrix)
+    values: FloatArray | LocalPasses
+    if isinstance(matrix, FunctionMatrix) and 8 * math.prod(matrix.shape) > STORED_BYTES and method == "svd":
+        values = LocalPasses(matrix, os.cpu_count() or 1)
+    else:
+        values = as_matrix(matrix)
     chosen = get_method(method)
     checked_rank(rank, min(values.shape), f"min{values.shape}")
     checked_seed(seed)
@@ -265,7 +272,7 @@ def validated(method: Method, settings: Mapping[str, object]) -> BaseModel:
 
 
 def _checked_start(
-    start: tuple[npt.ArrayLike, npt.ArrayLike], matrix: FloatArray, rank: int
+    start: tuple[npt.ArrayLike, npt.ArrayLike], matrix: FloatArray | Passes, rank: int
 ) -> tuple[FloatArray, FloatArray]:
     try:
         left, right = (as_matrix(factor) for factor in start)

@@ -16,9 +16,13 @@ import numpy.typing as npt
 from pydantic import BaseModel
 
 from pipeline.errors import without_secrets
+from pipeline.matrix import MatrixRecipe
+from pipeline.passes import Passes
 
 Label: TypeAlias = str | int
 Columns: TypeAlias = Mapping[str, npt.NDArray[Any]]
+Spread: TypeAlias = Callable[[MatrixRecipe], Passes]
+"""Who makes passes over matrices that are too large to be held."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +119,25 @@ class Cost:
 
 
 @dataclass(frozen=True)
+class SpreadCost:
+    """Predicted cost of cases of which each is spread over a cluster.
+
+    Attributes
+    ----------
+    seconds : ndarray
+        Computing time of all cores together.
+    memory : ndarray
+        Peak of a worker, in bytes; infinite where a case cannot be spread.
+    here : ndarray
+        Peak of the process that spreads it, in bytes.
+    """
+
+    seconds: npt.NDArray[np.float64]
+    memory: npt.NDArray[np.float64]
+    here: npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
 class Constraint:
     """What every case of a sweep must meet.
 
@@ -156,12 +179,15 @@ class Experiment:
         Maps the labels of each axis to the names of the groups that influence their values.
     constraints : tuple of Constraint
     prepare : callable
-        Maps (a case, settings) to what its group shares.
+        Maps (a case, settings, `Spread` or None) to what its group shares; with `Spread`, passes over the matrix are
+        made elsewhere.
     evaluate : callable
         Maps (what is shared, a case, settings) to values by quantity name; a value `seconds` stands for the time of
         the call where that also does what several cases share.
     prepare_cost, evaluate_cost : callable
         Predict the costs of both for arrays of labels.
+    spread_cost : callable
+        Predicts the cost of spreading each case.
     """
 
     name: str
@@ -174,21 +200,29 @@ class Experiment:
     settings: type[BaseModel]
     settings_used: Callable[[Mapping[str, Sequence[Label]]], set[str]]
     constraints: tuple[Constraint, ...]
-    prepare: Callable[[Case, Any], Any]
+    prepare: Callable[[Case, Any, Spread | None], Any]
     evaluate: Callable[[Any, Case, Any], Mapping[str, float]]
     prepare_cost: Callable[[Columns, Any], Cost]
     evaluate_cost: Callable[[Columns, Any], Cost]
+    spread_cost: Callable[[Columns, Any], SpreadCost]
 
-    def run(self, cases: Sequence[Case], settings: BaseModel) -> Iterator[Outcome]:
+    def run(self, cases: Sequence[Case], settings: BaseModel, spread: Spread | None = None) -> Iterator[Outcome]:
         """Compute cases in order; neighbours that share a matrix share its preparation.
 
         A case that raises or yields a value that is not finite becomes a failed outcome; the others go on.
+
+        Parameters
+        ----------
+        cases : sequence of Case
+        settings : pydantic model
+        spread : callable, optional
+            Who makes the passes over a matrix that is too large to be held.
         """
         for _, group in groupby(cases, key=lambda case: tuple(case[axis] for axis in self.shared)):
             members = list(group)
             started = perf_counter()
             try:
-                shared = self.prepare(members[0], settings)
+                shared = self.prepare(members[0], settings, spread)
             except (Exception, SystemExit) as error:
                 yield from (Outcome(None, describe(error)) for _ in members)
                 continue

@@ -15,6 +15,8 @@ from threadpoolctl import threadpool_limits
 
 from pipeline.arrays import BlockMatrix, FloatArray, Matrix
 
+STORED_BYTES = 2 * 2**30
+"""Matrices beyond this are made anew in each pass."""
 GROUP_ROWS = 1024
 _GROUP_ENTRIES = 2**22
 TILE_COLUMNS = 2048

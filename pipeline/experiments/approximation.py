@@ -13,19 +13,17 @@ from pipeline.arrays import Matrix
 from pipeline.certificates import CertificateSettings
 from pipeline.embedding import CLOSED_FORMS, EmbeddingSettings
 from pipeline.errors import InputError
-from pipeline.experiment import Axis, Case, Columns, Constraint, Cost, Experiment, Label, Quantity
+from pipeline.experiment import Axis, Case, Columns, Constraint, Cost, Experiment, Label, Quantity, Spread, SpreadCost
 from pipeline.functions import get_function
-from pipeline.matrix import function_matrix
+from pipeline.matrix import MatrixRecipe
 from pipeline.minimax import MinimaxSettings
-from pipeline.passes import max_error, max_norm
+from pipeline.passes import GROUP_ROWS, STORED_BYTES, TILE_COLUMNS, Passes, max_error, max_norm
 from pipeline.projections import APSettings
-from pipeline.sampling import get_sampling
+from pipeline.sampling import HELD_BYTES, get_sampling
 from pipeline.svd import Decompositions, SVDSettings
 from pipeline.tensor import function_tensor
 from pipeline.tensor_approximation import TRAIN_METHODS, TensorProblem, find_train
 from pipeline.tensor_train import unfolding
-
-_STORED_BYTES = 2 * 2**30  # larger matrices are made anew in each pass
 
 # Predicted times, fitted on one core of a 2026 server: seconds an operation.
 _PRODUCT = 3e-11  # multiplication and addition of a matrix product, double precision
@@ -73,7 +71,7 @@ class _Shared:
     bounds: dict[int, float] = field(default_factory=dict)
 
 
-def _prepare(case: Case, settings: ApproximationSettings) -> _Shared:
+def _prepare(case: Case, settings: ApproximationSettings, spread: Spread | None) -> _Shared:
     problem: Problem | TensorProblem
     if get_function(case["function"]).order > 2:
         tensor = function_tensor(case["function"], case["sampling"], case["m"], case["n"], case["seed"]).to_numpy()
@@ -81,9 +79,13 @@ def _prepare(case: Case, settings: ApproximationSettings) -> _Shared:
         problem = TensorProblem(tensor, settings.svd, case["seed"])
         decomposed = problem.unfoldings
     else:
-        generated = function_matrix(case["function"], case["sampling"], case["m"], case["n"], case["seed"])
-        stored = 8 * case["n"] ** 2 <= _STORED_BYTES
-        matrix: Matrix = generated.to_numpy() if stored else generated
+        recipe = MatrixRecipe(case["function"], case["sampling"], case["m"], case["n"], case["seed"])
+        generated = recipe.make()
+        matrix: Matrix | Passes = generated
+        if spread is not None:
+            matrix = spread(recipe)
+        elif 8 * case["n"] ** 2 <= STORED_BYTES:
+            matrix = generated.to_numpy()
         norm = max_norm(matrix)
         problem = Problem(Decompositions(matrix, settings.svd, case["seed"]), generated)
         decomposed = [problem.decompositions]
@@ -105,7 +107,7 @@ def _evaluate(shared: _Shared, case: Case, settings: ApproximationSettings) -> M
     else:
         factors = method.find(problem, rank, options, seed)
         seconds = perf_counter() - started
-        error = max_error(problem.decompositions.matrix, factors.left, factors.right)
+        error = max_error(problem.decompositions.passes, factors.left, factors.right)
         iterations, guarantee = len(factors.history), factors.guarantee
     if rank not in shared.bounds:
         shared.bounds[rank] = problem.lower_bound(rank, settings.certificate)
@@ -142,7 +144,7 @@ def _prepare_cost(columns: Columns, settings: ApproximationSettings) -> Cost:
     side = np.where(_uses_lapack(n, np.ones_like(n), settings), n, np.minimum(n, settings.svd.dense_limit))
     seconds = 4e-4 + n**order * (_GENERATION + _PRODUCT * m) + 4e-8 * n * m
     seconds = seconds + np.where(order == 2, _SVD * side**3, _TRAIN_SVD * n**order * _unfolded_sides(n, order))
-    memory = np.where(order == 2, np.minimum(8 * n * n, _STORED_BYTES) + 60 * side * side, 32 * n**order)
+    memory = np.where(order == 2, np.minimum(8 * n * n, STORED_BYTES) + 60 * side * side, 32 * n**order)
     return Cost(seconds, memory + 8 * order * n * m)
 
 
@@ -199,7 +201,7 @@ def _evaluate_cost(columns: Columns, settings: ApproximationSettings) -> Cost:
     late = (method != "ap") & (passes == 0) & ~_uses_lapack(n, np.ones_like(n), settings)  # for this rank alone
     basis = (settings.svd.power_iterations + 1) * width
     seconds = 2e-4 + n * n * _PRODUCT * r + np.where(late, _SVD * n**3, 2 * passes * n * n * width * _PRODUCT)
-    memory = np.where(late, 60 * n * n, np.minimum(8 * n * n, _STORED_BYTES) + 48 * n * np.minimum(n, basis))
+    memory = np.where(late, 60 * n * n, np.minimum(8 * n * n, STORED_BYTES) + 48 * n * np.minimum(n, basis))
     ap = _iterations_cost("ap", n, r, double=settings.ap.precision == "double")
     if settings.ap.projection == "exact":
         ap = _STEPS["ap"][0] * _SVD / 2 * n**3
@@ -219,6 +221,20 @@ def _evaluate_cost(columns: Columns, settings: ApproximationSettings) -> Cost:
         seconds = seconds + bound / max(1, len(np.unique(method)))
         memory = np.maximum(memory, 170 * block)
     return Cost(seconds, memory)
+
+
+def _spread_cost(columns: Columns, settings: ApproximationSettings) -> SpreadCost:
+    m, n, r = _as_floats(columns, "m", "n", "r")
+    width = np.array([settings.svd.sketch_width(int(rank)) for rank in r.ravel()], dtype=np.float64)
+    basis = (settings.svd.power_iterations + 1) * width
+    generation = n * n * (_GENERATION + _PRODUCT * m)
+    passes = 4 + 2 * settings.svd.power_iterations  # the max norm and the error are two of them
+    seconds = passes * generation + 2 * n * n * _PRODUCT * (basis + 2 * settings.svd.power_iterations * width + r)
+    possible = (_orders(columns) == 2) & (columns["method"] == "svd") & ~_uses_lapack(n, r, settings)
+    held = np.minimum(8 * n * m, HELD_BYTES) * 2 + 4 * 8 * GROUP_ROWS * TILE_COLUMNS
+    worker = held + 8 * basis * (2 * n + GROUP_ROWS)  # what is sent arrives beside what it is unpacked to
+    here = held + 8 * n * basis * 4 + 170 * np.minimum(n, settings.svd.dense_limit) ** 2
+    return SpreadCost(seconds, np.where(possible, worker, np.inf), here)
 
 
 def _settings_used(labels: Mapping[str, Sequence[Label]]) -> set[str]:
@@ -280,4 +296,5 @@ APPROXIMATION = Experiment(
     evaluate=_evaluate,
     prepare_cost=_prepare_cost,
     evaluate_cost=_evaluate_cost,
+    spread_cost=_spread_cost,
 )

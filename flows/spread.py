@@ -1,0 +1,183 @@
+"""Passes over a matrix that no worker can hold, made by all workers of a cluster."""
+
+import threading
+from collections.abc import Sequence
+from functools import lru_cache
+from queue import Empty, SimpleQueue
+from time import monotonic
+from typing import Any
+
+import numpy as np
+from distributed import Client, Future
+from distributed.scheduler import KilledWorker
+from threadpoolctl import threadpool_limits
+
+from pipeline.arrays import FloatArray, Matrix
+from pipeline.errors import EpsweepError
+from pipeline.matrix import FunctionMatrix, MatrixRecipe
+from pipeline.passes import Kernel, Piece, Transposed, joined, row_groups
+
+_POLL_SECONDS = 0.25
+_MOST_LOSSES = 5  # of one group of rows in a pass
+_WINDOW_A_THREAD = 3
+_PATIENCE_SECONDS = 120.0
+
+
+class Halt(BaseException):
+    """A pass ends unfinished, which is no fault of the case: `error` says why."""
+
+    def __init__(self, error: EpsweepError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+class ClusterPasses:
+    """Passes whose groups of rows are tasks on a cluster; a group whose worker dies is computed again, and no other.
+
+    Parameters
+    ----------
+    client : distributed.Client
+    recipe : MatrixRecipe
+    stop : threading.Event
+        Set from anywhere, it raises Halt.
+    """
+
+    def __init__(self, client: Client, recipe: MatrixRecipe, stop: threading.Event) -> None:
+        self.matrix: Matrix = recipe.make()
+        self._client, self._recipe, self._stop = client, recipe, stop
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Number of rows and columns."""
+        n1, n2 = self.matrix.shape
+        return n1, n2
+
+    def run(
+        self,
+        kernel: Kernel,
+        shared: Sequence[FloatArray] = (),
+        by_rows: Sequence[FloatArray] = (),
+        *,
+        transposed: bool = False,
+    ) -> Piece:
+        """Make one pass.
+
+        Raises
+        ------
+        Halt
+            If it is stopped, or the cluster is lost.
+        EpsweepError
+            If a group of rows cannot be computed.
+        """
+        shape = self.shape[::-1] if transposed else self.shape
+        groups = row_groups(shape)
+        work = _Pass(self._client, (kernel, self._recipe, transposed), shared, self._stop)
+        try:
+            return joined(work.run(groups, [tuple(each[rows] for each in by_rows) for rows in groups]))
+        finally:
+            work.cancel()
+
+
+class _Pass:
+    """One pass: a window of groups that are out, and the pieces that have come back."""
+
+    def __init__(
+        self, client: Client, what: tuple[Any, ...], shared: Sequence[FloatArray], stop: threading.Event
+    ) -> None:
+        self._client, self._what, self._stop = client, what, stop
+        self._shared = list(shared)
+        self._sent: list[Future[Any]] = []
+        self._out: dict[Future[Piece], int] = {}
+        self._back: SimpleQueue[Future[Piece]] = SimpleQueue()
+        self._supplied = monotonic()
+
+    def run(self, groups: Sequence[slice], parts: Sequence[tuple[FloatArray, ...]]) -> list[Piece]:
+        """Compute all groups; pieces in their order."""
+        pieces: dict[int, Piece] = {}
+        losses = [0] * len(groups)
+        waiting = list(range(len(groups)))[::-1]
+        self._send()
+        while len(pieces) < len(groups):
+            threads = self._threads()
+            while waiting and len(self._out) < _WINDOW_A_THREAD * threads:
+                self._start(waiting[-1], groups[waiting[-1]], parts[waiting.pop()])
+            future = self._next()
+            if future is None:
+                continue
+            index = self._out.pop(future)
+            try:
+                pieces[index] = future.result(timeout=60)
+                continue
+            except KilledWorker as error:
+                losses[index] += 1
+                if losses[index] > _MOST_LOSSES:
+                    raise EpsweepError(
+                        f"rows {groups[index].start} to {groups[index].stop}: the worker died each time they were "
+                        "computed (killed, or out of memory)"
+                    ) from error
+            except (TimeoutError, OSError):
+                pass
+            except BaseException:
+                if future.status == "error":  # of the function itself
+                    raise
+            waiting.append(index)
+            if not all(each.status == "finished" for each in self._sent):
+                self._send()  # lost with all workers that had it
+        return [pieces[index] for index in range(len(groups))]
+
+    def _send(self) -> None:
+        """Give every worker what all groups need."""
+        self._threads()
+        self._sent = self._client.scatter(self._shared, broadcast=True, hash=False) if self._shared else []
+
+    def _start(self, index: int, rows: slice, parts: tuple[FloatArray, ...]) -> None:
+        future = self._client.submit(_compute, *self._what, rows, self._sent, parts, pure=False)
+        self._out[future] = index
+        future.add_done_callback(self._back.put)
+
+    def _next(self) -> "Future[Piece] | None":
+        if self._stop.is_set():
+            raise Halt(EpsweepError("stopped"))
+        try:
+            future = self._back.get(timeout=_POLL_SECONDS)
+        except Empty:
+            return None
+        return future if future in self._out else None
+
+    def _threads(self) -> int:
+        """Number of worker threads; waits for one."""
+        while True:
+            try:
+                threads = int(sum(self._client.nthreads().values()))
+            except (OSError, ValueError, TimeoutError, RuntimeError) as error:
+                raise Halt(EpsweepError("cluster: the scheduler is gone; start it and run the same again")) from error
+            if threads:
+                self._supplied = monotonic()
+                return threads
+            if self._stop.wait(_POLL_SECONDS):
+                raise Halt(EpsweepError("stopped"))
+            if monotonic() - self._supplied > _PATIENCE_SECONDS:
+                raise Halt(EpsweepError("cluster: no worker is left; start workers and run the same again"))
+
+    def cancel(self) -> None:
+        """Give up what is out."""
+        self._client.cancel([*self._out, *self._sent], force=True)
+
+
+def _compute(
+    kernel: Kernel,
+    recipe: MatrixRecipe,
+    transposed: bool,
+    rows: slice,
+    shared: list[FloatArray],
+    parts: tuple[FloatArray, ...],
+) -> Piece:
+    """Compute a group of rows on a worker, on one core."""
+    matrix = _matrix(recipe)
+    with threadpool_limits(1):
+        return kernel(Transposed(matrix) if transposed else matrix, rows, tuple(np.asarray(a) for a in shared), parts)
+
+
+@lru_cache(maxsize=1)
+def _matrix(recipe: MatrixRecipe) -> FunctionMatrix:
+    return recipe.make()
