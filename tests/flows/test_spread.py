@@ -1,0 +1,214 @@
+"""Cells that fit no worker: the plan, passes on real workers, and a worker that dies in the middle."""
+
+import threading
+from pathlib import Path
+
+import dask
+import numpy as np
+import pytest
+import xarray as xr
+from distributed import Client, LocalCluster
+from threadpoolctl import threadpool_limits
+
+from flows.launch import RESTARTING
+from flows.planning import make_plan
+from flows.spread import ClusterPasses, Halt
+from pipeline.errors import EpsweepError, InputError
+from pipeline.grid import parse_sweep
+from pipeline.matrix import MatrixRecipe
+from pipeline.passes import LocalPasses, largest_entry, max_error, times
+from pipeline.svd import randomized_svd
+
+GIB = 2**30
+SIZE = 4500
+LOOPBACK = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0", "worker_dashboard_address": "127.0.0.1:0"}
+SPEC = """
+name: large
+settings: {{certificate: {{bound: tail}}}}
+grid:
+  - function: [gaussian]
+    sampling: [ball-independent]
+    m: [3]
+    n: {n}
+    r: [10, 50]
+    method: {method}
+    seeds: 2
+"""
+FUNCTIONS = """
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+
+HERE = Path(__file__).parent
+
+
+def tile(x, y):
+    with open(HERE / "tiles.log", "a") as log:
+        log.write(f"{x[0, 0]!r} {y[0, 0]!r}\\n")
+    return np.exp(x @ y.T)
+
+
+def deadly_once(x, y):
+    if (HERE / "armed").exists():
+        try:
+            (HERE / "armed").unlink()
+        except FileNotFoundError:
+            return tile(x, y)
+        os.kill(os.getpid(), signal.SIGKILL)
+    return tile(x, y)
+
+
+def deadly(x, y):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def wrong(x, y):
+    values = x @ y.T
+    values[0, 0] = np.nan
+    return values
+"""
+
+
+def sweep(n: str, method: str = "[svd]"):
+    return parse_sweep(SPEC.format(n=n, method=method))
+
+
+# --- the plan
+
+
+def test_cells_that_fit_no_worker_are_spread_matrix_by_matrix():
+    mixed = sweep("[100, 20000]")
+    plan = make_plan(mixed, mixed.wanted, 2, 1.5 * GIB)
+    assert plan.cells == 8
+    assert plan.matrices == 4
+    assert sum(len(batch.cells) for batch in plan.batches) == 4
+    assert {mixed.case(cell)["n"] for batch in plan.batches for cell in batch.cells} == {100}
+    assert [len(batch.cells) for batch in plan.spread] == [2, 2]
+    for batch in plan.spread:
+        assert len({(mixed.case(cell)["n"], mixed.case(cell)["seed"]) for cell in batch.cells}) == 1
+    assert plan.peak_memory < 1.5 * GIB
+    plan.require_memory(1.5 * GIB, 4 * GIB)
+
+
+def test_cells_that_fit_are_not_spread():
+    fitting = sweep("[100, 3000]")
+    assert make_plan(fitting, fitting.wanted, 2, 8 * GIB).spread == []
+    assert make_plan(fitting, fitting.wanted, 2).spread == []
+
+
+@pytest.mark.parametrize("method", ["[ap]", "[svd, minimax]"])
+def test_cell_of_a_method_that_cannot_be_spread_is_refused_with_the_numbers(method):
+    large = sweep("[20000]", method)
+    plan = make_plan(large, large.wanted, 2, 1.5 * GIB)
+    with pytest.raises(InputError, match=r"^grid: a case needs 17\.\d GiB and a worker has 1\.5 GiB \(.*n=20000"):
+        plan.require_memory(1.5 * GIB)
+
+
+def test_cell_that_is_too_large_even_when_spread_is_refused():
+    huge = sweep("[2000000]")
+    plan = make_plan(huge, huge.wanted, 2, 1.5 * GIB)
+    with pytest.raises(InputError, match=r"a case needs \d+\.\d GiB and a worker has 1\.5 GiB"):
+        plan.require_memory(1.5 * GIB)
+    large = sweep("[100000]")
+    plan = make_plan(large, large.wanted, 2, 2 * GIB)
+    with pytest.raises(InputError, match=r"spread over the cluster needs \d\.\d GiB in the process of the flow, which"):
+        plan.require_memory(2 * GIB, 0.5 * GIB)
+
+
+# --- passes on workers
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A user's functions under a name of their own, which workers started here can import."""
+    name = f"tiles_of_{tmp_path.name}"
+    (tmp_path / f"{name}.py").write_text(FUNCTIONS)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=":")
+    return name
+
+
+@pytest.fixture
+def client(module):
+    """Two workers; this process computes on one core as they do, so that products are rounded alike."""
+    with (
+        threadpool_limits(1),
+        dask.config.set(RESTARTING),
+        LocalCluster(n_workers=2, threads_per_worker=1, **LOOPBACK) as cluster,
+        Client(cluster) as client,
+    ):
+        yield client
+
+
+def recipe(function: str, n: int = SIZE, sampling: str = "ball-independent") -> MatrixRecipe:
+    return MatrixRecipe(function, sampling, 3, n, 0)
+
+
+@pytest.mark.parametrize("sampling", ["ball-independent", "ball-symmetric"])
+def test_workers_find_what_this_process_finds_bit_for_bit(client, sampling):
+    there = ClusterPasses(client, recipe("gaussian", sampling=sampling), threading.Event())
+    here = LocalPasses(there.matrix)
+    assert there.shape == here.shape == (SIZE, SIZE)
+    found, expected = (randomized_svd(passes, 30, 1) for passes in (there, here))
+    assert found.u.tobytes() == expected.u.tobytes()
+    assert found.s.tobytes() == expected.s.tobytes()
+    factors = expected.balanced_factors(12)
+    assert max_error(there, *factors) == max_error(here, *factors)
+
+
+def test_worker_that_dies_costs_its_groups_only(client, module, tmp_path):
+    passes = ClusterPasses(client, recipe(f"{module}:deadly_once"), threading.Event())
+    thin = np.random.default_rng(0).standard_normal((SIZE, 4))
+    expected = LocalPasses(passes.matrix).run(times, [thin]).rows
+    tiles = len((tmp_path / "tiles.log").read_text().splitlines())
+    assert tiles == 18 * 18
+    (tmp_path / "tiles.log").unlink()
+    (tmp_path / "armed").touch()
+    found = passes.run(times, [thin]).rows
+    assert found.tobytes() == expected.tobytes()
+    assert not (tmp_path / "armed").exists()
+    again = len((tmp_path / "tiles.log").read_text().splitlines()) - tiles
+    assert 0 <= again <= 2 * 4 * 18  # a group has 4 × 18 tiles; the worker had one at work and perhaps one to hand over
+
+
+def test_group_that_kills_every_worker_ends_the_pass_with_a_clear_line(client, module):
+    passes = ClusterPasses(client, recipe(f"{module}:deadly", n=1000), threading.Event())
+    with pytest.raises(EpsweepError, match=r"^rows 0 to 1000: the worker died each time they were computed"):
+        passes.run(largest_entry)
+
+
+def test_error_of_a_function_is_told_as_it_is(client, module):
+    passes = ClusterPasses(client, recipe(f"{module}:wrong"), threading.Event())
+    with pytest.raises(InputError, match=r"entry \[\d+, \d+\] is nan; every entry must be finite"):
+        passes.run(largest_entry)
+
+
+def test_pass_that_is_stopped_ends_at_once(client):
+    stop = threading.Event()
+    passes = ClusterPasses(client, recipe("gaussian"), stop)
+    stop.set()
+    with pytest.raises(Halt):
+        passes.run(largest_entry)
+
+
+# --- the command
+
+
+def test_sweep_with_cells_that_fit_no_worker_equals_one_that_holds_them(workspace, epsweep):
+    (workspace / "large.yaml").write_text(SPEC.format(n="[300, 3500]", method="[svd]"))
+    with (
+        dask.config.set(RESTARTING),
+        LocalCluster(n_workers=2, threads_per_worker=1, memory_limit="0.55GiB", **LOOPBACK) as cluster,
+    ):
+        plan = epsweep("plan", "large.yaml", "--cluster", cluster.scheduler_address)
+        done = epsweep("run", "large.yaml", "--store", "spread.zarr", "--cluster", cluster.scheduler_address)
+    assert plan.returncode == 0, plan.stderr
+    assert done.returncode == 0, done.stderr
+    assert "done: 8 of 8 cells" in done.stdout
+    local = epsweep("run", "large.yaml", "--store", "whole.zarr")
+    assert local.returncode == 0, local.stderr
+    with xr.open_zarr(workspace / "spread.zarr") as found, xr.open_zarr(workspace / "whole.zarr") as expected:
+        for name in ("epsilon", "lower_bound", "max_norm"):
+            np.testing.assert_allclose(found[name], expected[name], rtol=1e-10)
