@@ -198,7 +198,7 @@ class Site:
         self.spec = self.write_spec("faults", "slow", cells // 2, 2)
         points = get_sampling("ball-independent").points
         self._cell_of = {
-            f"{m} {points('x', m, seed, 0, SIZE)[0, 0]!r}": (m - 1, seed)
+            f"{m} {points(0, m, seed, 0, SIZE)[0, 0]!r}": (m - 1, seed)
             for m in range(1, cells // 2 + 1)
             for seed in (0, 1)
         }

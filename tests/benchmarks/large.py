@@ -1,0 +1,196 @@
+"""Matrices larger than a worker: the truncated SVD spread over two workers of 1.5 GiB, and against dask.array.
+
+All on this machine, workers of one thread each, `exponential` on independent points of the ball (m = 10), r = 50.
+
+1. Rates of one core: entries made a second, and the matrix product F @ thin with 80 columns, beside those of NumPy's
+   exp and matrix product alone.
+2. For each n the command `epsweep run` on two workers that Dask's nannies kill above 1.5 GiB: seconds from the first
+   pass to the last value, "n²" (seconds divided by n², times 10⁸), "rate" (the share of what the rates of table 1 allow
+   for the passes that are made), and the peak memory of a worker and of the flow in MiB. The lower bound is the tail's.
+3. One process a method, one thread: our passes, and dask.array.linalg.svd_compressed on the same matrix made lazily in
+   blocks, with as many power iterations as it needs for our error. Seconds and peak memory.
+
+    python tests/benchmarks/large.py [--sizes 10000 20000 50000] [--peer 20000]
+"""
+
+import argparse
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import threading
+from pathlib import Path
+from time import perf_counter
+
+import dask
+import dask.array as da
+import numpy as np
+import psutil
+import scipy.linalg  # noqa: F401 (its library must be loaded to be limited)
+import xarray as xr
+from distributed import Client, LocalCluster
+from threadpoolctl import threadpool_limits
+
+from flows.launch import RESTARTING
+from pipeline import function_matrix
+from pipeline.passes import GROUP_ROWS, TILE_COLUMNS, LocalPasses, max_error
+from pipeline.svd import SVDSettings, randomized_svd
+
+M, RANK, LIMIT = 10, 50, "1.5GiB"
+FUNCTION, SAMPLING = "exponential", "ball-independent"
+SETTINGS = SVDSettings()
+WIDTH, POWERS = SETTINGS.sketch_width(RANK), SETTINGS.power_iterations
+SPEC = """
+name: large
+settings: {{certificate: {{bound: tail}}}}
+grid:
+  - {{function: [{function}], sampling: [{sampling}], m: [{m}], n: [{n}], r: [{r}], method: [svd], seeds: 1}}
+"""
+
+
+def best(call, count=5):
+    """Smallest number of seconds of several calls."""
+    seconds = []
+    for _ in range(count):
+        started = perf_counter()
+        call()
+        seconds.append(perf_counter() - started)
+    return min(seconds)
+
+
+def rates():
+    """Print the first table; return seconds an entry made, and an entry times column."""
+    matrix = function_matrix(FUNCTION, SAMPLING, M, 8192)
+    block = slice(0, GROUP_ROWS), slice(0, TILE_COLUMNS)
+    entries = matrix.block(*block)
+    thin = np.random.default_rng(0).standard_normal((TILE_COLUMNS, WIDTH))
+    points = np.random.default_rng(0).standard_normal((256, M))
+    tile = np.ascontiguousarray(entries[:256, :256])
+    made = best(lambda: matrix.block(*block)) / entries.size
+    product = best(lambda: entries @ thin) / (entries.size * WIDTH)
+    exp = best(lambda: np.exp(tile), 50) / tile.size
+    distances = best(lambda: points @ points.T, 50) / 256**2
+    print(
+        f"entry made {made * 1e9:.2f} ns; of which exp {exp * 1e9:.2f} ns, product of points {distances * 1e9:.2f} ns"
+    )
+    print(f"product {product * 1e12:.1f} ps an entry and column ({2e-9 / product:.1f} GFlop/s)")
+    return made, product
+
+
+def allowed(n, made, product):
+    """Seconds of one core for all passes over a matrix at the measured rates."""
+    passes = 4 + 2 * POWERS  # two for the max norm and the error
+    columns = (1 + 2 * POWERS) * WIDTH + (1 + POWERS) * WIDTH + RANK
+    return n * n * (passes * made + columns * product)
+
+
+class Peak(threading.Thread):
+    """Largest resident memory of processes, in MiB, looked at all the time."""
+
+    def __init__(self, find):
+        super().__init__(daemon=True)
+        self._find, self._end, self.most = find, threading.Event(), 0.0
+
+    def run(self):
+        while not self._end.wait(0.05):
+            for process in self._find():
+                try:
+                    self.most = max(self.most, process.memory_info().rss / 2**20)
+                except psutil.Error:
+                    continue
+
+    def stop(self):
+        self._end.set()
+        self.join()
+        return self.most
+
+
+def spread(n, made, product, folder):
+    """Print a line of the second table."""
+    spec = folder / f"large-{n}.yaml"
+    spec.write_text(SPEC.format(function=FUNCTION, sampling=SAMPLING, m=M, n=n, r=RANK))
+    loopback = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0", "worker_dashboard_address": "127.0.0.1:0"}
+    with (
+        dask.config.set(RESTARTING),
+        LocalCluster(n_workers=2, threads_per_worker=1, memory_limit=LIMIT, **loopback) as cluster,
+        Client(cluster) as client,
+    ):
+        workers = [psutil.Process(pid) for pid in client.run(os.getpid).values()]
+        store = folder / f"large-{n}.zarr"
+        command = [sys.executable, "-m", "flows", "run", str(spec), "--store", str(store)]
+        command += ["--cluster", cluster.scheduler_address]
+        environment = os.environ | {"PREFECT_HOME": str(folder / "prefect"), "OPENBLAS_NUM_THREADS": "1"}
+        run = subprocess.Popen(
+            command, cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        peaks = [Peak(lambda: workers), Peak(lambda: [psutil.Process(run.pid)])]
+        for peak in peaks:
+            peak.start()
+        code = run.wait()
+        memory = [peak.stop() for peak in peaks]
+    if code:
+        raise SystemExit(f"n = {n}: the run ended with {code}")
+    with xr.open_zarr(store) as ds:
+        seconds, epsilon = (float(ds[name].squeeze()) for name in ("seconds", "epsilon"))
+    share = allowed(n, made, product) / 2 / seconds
+    print(f"{n:>7}{seconds:>9.1f}{seconds / n**2 * 1e8:>8.2f}{share:>7.0%}", end="")
+    print(f"{memory[0]:>9.0f}{memory[1]:>9.0f}{epsilon:>11.6f}", flush=True)
+
+
+def ours(n):
+    """Passes over blocks, in this process."""
+    matrix = function_matrix(FUNCTION, SAMPLING, M, n)
+    return matrix, randomized_svd(LocalPasses(matrix), WIDTH, POWERS).balanced_factors(RANK)
+
+
+def theirs(n, powers):
+    """The compressed SVD of dask.array on a lazily made array."""
+    matrix = function_matrix(FUNCTION, SAMPLING, M, n)
+
+    def block(block_info):
+        rows, cols = block_info[None]["array-location"]
+        return matrix.block(slice(*rows), slice(*cols))
+
+    side = [GROUP_ROWS] * (n // GROUP_ROWS) + [n % GROUP_ROWS] * (n % GROUP_ROWS > 0)
+    lazy = da.map_blocks(block, chunks=(tuple(side), tuple(side)), dtype=float, meta=np.empty((0, 0)))
+    u, s, vt = da.linalg.svd_compressed(lazy, RANK, n_power_iter=powers, n_oversamples=WIDTH - RANK, seed=0)
+    u, s, vt = dask.compute(u, s, vt, scheduler="single-threaded")
+    return matrix, (u * s, vt.T)
+
+
+def alone(n, method):
+    """Print a line of the third table for this process."""
+    with threadpool_limits(1):
+        started = perf_counter()
+        matrix, factors = ours(n) if method == "ours" else theirs(n, int(method))
+        seconds = perf_counter() - started
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        error = max_error(LocalPasses(matrix), *factors)
+    name = "ours" if method == "ours" else f"svd_compressed, {method} power iterations"
+    print(f"n = {n}, {name:<40} error {error:.6f}, {seconds:7.1f} s, peak {peak:6.0f} MiB", flush=True)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", type=int, nargs="*", default=[10_000, 20_000, 50_000])
+    parser.add_argument("--peer", type=int, default=20_000)
+    parser.add_argument("--powers", type=int, nargs="+", default=[2, 6])
+    parser.add_argument("--alone", help="only one method of the third table, in this process")
+    arguments = parser.parse_args()
+    if arguments.alone:
+        alone(arguments.peer, arguments.alone)
+        return
+    with threadpool_limits(1):
+        made, product = rates()
+    print(f"\n{'n':>7}{'seconds':>9}{'n²':>8}{'rate':>7}{'worker':>9}{'flow':>9}{'epsilon':>11}")
+    with tempfile.TemporaryDirectory() as folder:
+        for n in arguments.sizes:
+            spread(n, made, product, Path(folder))
+    print()
+    for method in ("ours", *map(str, arguments.powers)):
+        subprocess.run([sys.executable, __file__, "--peer", str(arguments.peer), "--alone", method], check=True)
+
+
+if __name__ == "__main__":
+    main()
