@@ -17,7 +17,10 @@ def main() -> None:
     from flows.cli import main as run
 
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    run()
+    try:
+        run()
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the end is said, and Python would take its own handler away
 
 
 if __name__ == "__main__":

@@ -126,20 +126,23 @@ class Dispatcher:
         label, finished = self._label(batch), 0
         with ThreadPoolExecutor(1) as pool:
             running = pool.submit(copy_context().run, compute_spread, label, self._payload(batch), passes, outcomes.put)
-            while not (running.done() and outcomes.empty()):
-                with suppress(Empty):
-                    outcome = outcomes.get(timeout=_POLL_SECONDS)
-                    done = Batch(batch.cells[finished : finished + 1], batch.seconds / len(batch.cells))
-                    finished += 1
-                    self._log_batch(done, Computed([outcome], "", 0.0))
-                    self._store(done.cells, [outcome], done.seconds)
-                self.on_progress()
             try:
+                while not (running.done() and outcomes.empty()):
+                    with suppress(Empty):
+                        outcome = outcomes.get(timeout=_POLL_SECONDS)
+                        done = Batch(batch.cells[finished : finished + 1], batch.seconds / len(batch.cells))
+                        finished += 1
+                        self._log_batch(done, Computed([outcome], "", 0.0))
+                        self._store(done.cells, [outcome], done.seconds)
+                    self.on_progress()
                 running.result()
             except Halt as halt:
                 if self.stop.is_set():
                     raise Interrupted(_STOPPED) from halt
                 raise EpsweepError(f"{halt.error}; finished cells are stored") from halt
+            except BaseException:
+                self.stop.set()  # where the store fails, the passes are not waited for
+                raise
 
     def _look_at_workers(self) -> None:
         """Count the worker threads every few seconds: workers come late and go."""

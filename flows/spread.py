@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import lru_cache
 from queue import Empty, SimpleQueue
 from time import monotonic
@@ -9,11 +10,13 @@ from typing import Any
 
 import numpy as np
 from distributed import Client, Future
+from distributed.client import ClosedClientError
 from distributed.scheduler import KilledWorker
 from threadpoolctl import threadpool_limits
 
 from pipeline.arrays import FloatArray, Matrix
 from pipeline.errors import EpsweepError
+from pipeline.experiment import describe
 from pipeline.matrix import FunctionMatrix, MatrixRecipe
 from pipeline.passes import Kernel, Piece, Transposed, joined, row_groups
 
@@ -21,6 +24,7 @@ _POLL_SECONDS = 0.25
 _MOST_LOSSES = 5  # of one group of rows in a pass
 _WINDOW_A_THREAD = 3
 _PATIENCE_SECONDS = 120.0
+_SCHEDULER_GONE = "cluster: the scheduler is gone; start it and run the same again"
 
 
 class Halt(BaseException):
@@ -126,12 +130,24 @@ class _Pass:
         return [pieces[index] for index in range(len(groups))]
 
     def _send(self) -> None:
-        """Give every worker what all groups need."""
-        self._threads()
-        self._sent = self._client.scatter(self._shared, broadcast=True, hash=False) if self._shared else []
+        """Give every worker what all groups need; again where one dies over it."""
+        failures = 0
+        while self._shared:
+            self._threads()
+            try:
+                self._sent = self._client.scatter(self._shared, broadcast=True, hash=False)
+            except (OSError, TimeoutError, ValueError, KeyError) as error:
+                failures += 1
+                if failures > _MOST_LOSSES:
+                    raise Halt(EpsweepError(f"cluster: workers cannot be reached ({describe(error)})")) from error
+            else:
+                return
 
     def _start(self, index: int, rows: slice, parts: tuple[FloatArray, ...]) -> None:
-        future = self._client.submit(_compute, *self._what, rows, self._sent, parts, pure=False)
+        try:
+            future = self._client.submit(_compute, *self._what, rows, self._sent, parts, pure=False)
+        except ClosedClientError as error:
+            raise Halt(EpsweepError(_SCHEDULER_GONE)) from error
         self._out[future] = index
         future.add_done_callback(self._back.put)
 
@@ -149,8 +165,8 @@ class _Pass:
         while True:
             try:
                 threads = int(sum(self._client.nthreads().values()))
-            except (OSError, ValueError, TimeoutError, RuntimeError) as error:
-                raise Halt(EpsweepError("cluster: the scheduler is gone; start it and run the same again")) from error
+            except (OSError, ClosedClientError, TimeoutError) as error:
+                raise Halt(EpsweepError(_SCHEDULER_GONE)) from error
             if threads:
                 self._supplied = monotonic()
                 return threads
@@ -161,7 +177,8 @@ class _Pass:
 
     def cancel(self) -> None:
         """Give up what is out."""
-        self._client.cancel([*self._out, *self._sent], force=True)
+        with suppress(Exception):  # a cluster that is gone has nothing to cancel
+            self._client.cancel([*self._out, *self._sent], force=True)
 
 
 def _compute(
