@@ -144,7 +144,7 @@ def _prepare_cost(columns: Columns, settings: ApproximationSettings) -> Cost:
     side = np.where(_uses_lapack(n, np.ones_like(n), settings), n, np.minimum(n, settings.svd.dense_limit))
     seconds = 4e-4 + n**order * (_GENERATION + _PRODUCT * m) + 4e-8 * n * m
     seconds = seconds + np.where(order == 2, _SVD * side**3, _TRAIN_SVD * n**order * _unfolded_sides(n, order))
-    memory = np.where(order == 2, np.minimum(8 * n * n, STORED_BYTES) + 60 * side * side, 32 * n**order)
+    memory = np.where(order == 2, 8 * n * n + 60 * side * side, 32 * n**order)
     return Cost(seconds, memory + 8 * order * n * m)
 
 
