@@ -1,5 +1,9 @@
 """Cells that fit no worker: the plan, passes on real workers, and a worker that dies in the middle."""
 
+import os
+import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -212,3 +216,31 @@ def test_sweep_with_cells_that_fit_no_worker_equals_one_that_holds_them(workspac
     with xr.open_zarr(workspace / "spread.zarr") as found, xr.open_zarr(workspace / "whole.zarr") as expected:
         for name in ("epsilon", "lower_bound", "max_norm"):
             np.testing.assert_allclose(found[name], expected[name], rtol=1e-10)
+
+
+def test_interrupt_of_a_spread_cell_stops_cleanly_and_is_made_good(workspace, epsweep, server_environment, monkeypatch):
+    monkeypatch.chdir(workspace)  # the workers import the user's module from where they were started
+    spec = SPEC.format(n="[3500]", method="[svd]").replace("gaussian", "'mine:waiting'").replace("seeds: 2", "seeds: 1")
+    (workspace / "large.yaml").write_text(spec)
+    for pipe in ("arrived", "go"):
+        os.mkfifo(workspace / pipe)
+    with (
+        dask.config.set(RESTARTING),
+        LocalCluster(n_workers=1, threads_per_worker=1, memory_limit="0.55GiB", **LOOPBACK) as cluster,
+    ):
+        command = [sys.executable, "-m", "flows", "run", "large.yaml", "--cluster", cluster.scheduler_address]
+        process = subprocess.Popen(
+            command, cwd=workspace, env=server_environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        (workspace / "arrived").open().close()
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == 130, errors
+        assert errors.splitlines()[-1] == "epsweep: stopped; finished cells are stored: run the same command to go on"
+        assert "Traceback" not in errors
+    (workspace / "large.yaml").write_text(spec.replace("mine:waiting", "mine:counted"))
+    again = epsweep("run", "large.yaml")
+    assert again.returncode == 0, again.stderr
+    with xr.open_zarr(workspace / "results/large.zarr") as ds:
+        assert (ds["status"].sel(function="mine:counted") == 1).all()
+        assert (ds["status"].sel(function="mine:waiting") == 0).all()

@@ -151,6 +151,29 @@ BAD = [
     (spec(r="[2, 50]"), "grid[0]", "r = 50"),
     (spec() + spec(n="[3]").splitlines()[2] + "\n", "grid[1]", "n = 3"),
     (spec(r="[50]", n="[40, 60]", where="'n > 30'"), "grid[0]", "n = 40"),
+    (
+        spec(function="[gaussian, sinh_product]", method="[svd, random_embedding]"),
+        "grid[0]: function = sinh_product, method = random_embedding breaks the rule that random_embedding is for ",
+        "use svd, ap, minimax for functions of more than two points, in a block of their own",
+    ),
+    (
+        spec() + spec(function="[tensor_attention]", method="[random_embedding]").splitlines()[2] + "\n",
+        "grid[1]: function = tensor_attention, method = random_embedding breaks ",
+        "matrices",
+    ),
+    *(
+        (
+            spec(
+                head=f"name: t\nsettings: {{minimax: {{warm_start: {kind}}}}}\n",
+                function="[gaussian, sinh_product]",
+                method="[svd, minimax]",
+            ),
+            "grid[0]: function = sinh_product, method = minimax breaks the rule that minimax.warm_start is for ",
+            "leave it out, or give functions of more than two points a sweep of their own",
+        )
+        for kind in ("rank", "size")
+    ),
+    (spec(function="[sinh_product]", r="[41]"), "grid[0]: n = 40, r = 41 breaks r <= n", "lower r"),
     # settings
     (spec(head="name: t\nsettings: 5\n"), "settings: 5", "will not do"),
     (spec(head="name: t\nsettings:\n"), "settings: None", "will not do"),
@@ -175,6 +198,37 @@ BAD = [
 
 def test_the_texts_are_bad_by_their_changes_alone():
     assert parse_sweep(spec()).wanted.sum() == 6
+
+
+def test_matrices_and_tensors_go_together_where_each_has_methods_of_its_own():
+    warm = "name: t\nsettings: {minimax: {warm_start: rank}}\n"
+    methods = "[svd, ap, minimax]"
+    for text, cells in (
+        (spec(function="[gaussian, sinh_product, tensor_attention]", method=methods), 54),
+        (spec(method="[random_embedding]") + spec(function="[sinh_product]", method=methods).splitlines()[2], 24),
+        (
+            spec(
+                function="[gaussian, sinh_product]",
+                method="[svd, random_embedding]",
+                where="function == 'gaussian' or method == 'svd'",
+            ),
+            18,
+        ),
+        (spec(warm, method="[minimax]") + spec(function="[sinh_product]", method="[svd, ap]").splitlines()[2], 18),
+        (spec("name: t\nsettings: {minimax: {budget: quick}}\n", function="[sinh_product]", method=methods), 18),
+    ):
+        assert parse_sweep(text).wanted.sum() == cells
+
+
+def test_users_function_of_three_points_is_refused_as_a_matrix(user_module):
+    name = user_module("def pair(X, Y): ...\ndef triple(X, Y, Z): ...\n")
+    assert parse_sweep(spec(function=f"['{name}:pair']", method="[random_embedding]"), allow_code=True).wanted.all()
+    assert parse_sweep(spec(function=f"['{name}:triple']", method="[minimax]"), allow_code=True).wanted.all()
+    with pytest.raises(InputError) as caught:
+        parse_sweep(spec(function=f"['{name}:triple']", method="[random_embedding]"), allow_code=True)
+    told = f"grid[0]: function = {name}:triple, method = random_embedding breaks the rule that "
+    assert str(caught.value).startswith(told)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

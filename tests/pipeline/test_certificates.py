@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from pipeline import approximate, function_matrix, lower_bound
+from pipeline import approximate, certificates, function_matrix, lower_bound
 from pipeline.certificates import CertificateSettings, certified_bound, tail_bound
 from pipeline.errors import InputError
 from pipeline.hadamard_bounds import Certificate, HadamardPolynomial
@@ -294,6 +294,43 @@ def test_small_rank_of_a_large_matrix_is_bounded_by_a_block():
     rows, columns, iterations = CertificateSettings().plan(matrix.shape, 1)
     block = bound_of(matrix[:rows, :columns], 1, iterations=iterations)
     assert lower_bound(matrix, 1) == max(block, tail_of(matrix, 1)) == block
+
+
+@pytest.mark.parametrize("iterations", ["auto", 7])
+@pytest.mark.parametrize(
+    ("shape", "block"),
+    [
+        ((100, 10_000), (100, 10_000)),
+        ((100, 90_000), (100, 22_500)),
+        ((90_000, 100), (22_500, 100)),
+        ((1500, 4000), (1500, 1500)),
+        ((1600, 2000), (1600, 1600)),
+        ((2000, 2000), (2000, 2000)),
+    ],
+)
+def test_block_of_a_wide_or_tall_matrix_is_as_large_as_that_of_order_1500(shape, block, iterations):
+    rows, columns, count = CertificateSettings(iterations=iterations).plan(shape, 99)
+    assert count == 7 or count >= 15
+    assert (rows, columns) == block
+    assert rows * columns <= max(1500**2, min(shape) ** 2)
+
+
+@pytest.mark.parametrize("tall", [False, True])
+def test_wide_matrix_is_bounded_by_its_block_or_its_tail(monkeypatch, tall):
+    """A long matrix's perturbation is larger in its first columns, or in the others."""
+    random = np.random.default_rng(6)
+    low_rank = random.integers(-4, 5, (12, 2)) @ random.integers(-4, 5, (2, 300))
+    signs = random.choice([-1.0, 1.0], (12, 300))
+    for first, others in ((1, 1 / 8), (1 / 8, 1)):
+        sizes = np.where(np.arange(300) < 40, first, others)
+        matrix = low_rank + sizes * signs
+        with monkeypatch.context() as patch:
+            patch.setattr(certificates, "_MOST_ENTRIES", 12 * 40)
+            found = lower_bound(matrix.T if tall else matrix, 2)
+        block, tail = lower_bound(matrix[:, :40], 2), tail_of(matrix, 2)
+        assert found == pytest.approx(max(block, tail), rel=2e-3)
+        assert (block > tail) == (first > others)
+        assert tail <= found <= 1
 
 
 # --- the leading block of a matrix too large for LAPACK

@@ -3,13 +3,21 @@
 import dataclasses
 import importlib
 from functools import cache
+from itertools import pairwise
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import approximate, approximation, function_matrix
+from pipeline import (
+    approximate,
+    approximate_tensor,
+    approximation,
+    function_matrix,
+    function_tensor,
+    tensor_approximation,
+)
 from pipeline.certificates import certified_bound
 from pipeline.experiment import Case, Outcome, Quantity
 from pipeline.experiments import EXPERIMENTS
@@ -69,6 +77,12 @@ MIXED = [
     case(sampling="ball-symmetric", method="minimax", seed=1),
     case(method="random_embedding"),
     case(r=2, method="random_embedding"),
+    case(function="sinh_product", n=12),
+    case(function="sinh_product", n=12, r=2, method="ap"),
+    case(function="sinh_product", n=12, method="minimax"),
+    case(function="sinh_product", n=12, sampling="ball-symmetric", method="minimax", seed=1),
+    case(function="tensor_attention", n=9, m=20, method="ap", seed=1),
+    case(function="tensor_attention", n=9, m=20, method="minimax", seed=1),
 ]
 LARGE = [case(n=200, m=50, r=r, seed=seed) for r in (3, 10, 64, 65, 100, 150) for seed in (0, 1)]
 RANDOMIZED = {"svd": {"driver": "randomized", "dense_limit": 50}}
@@ -119,11 +133,49 @@ def test_values_are_those_of_the_front_door():
         }
 
 
+@pytest.mark.parametrize("function", ["sinh_product", "tensor_attention", "a user's", "a user's of order four"])
+def test_values_of_tensors_are_those_of_the_front_door(user_module, function):
+    """With the best lower bound, alone and in company."""
+    name = user_module(
+        """
+        import numpy as np
+        def triple(X, Y, Z):
+            return np.cos(3 * np.einsum("ia,ja,ka->ijk", X, Y, Z) + X[:, :1, None])
+        def quadruple(W, X, Y, Z):
+            return np.exp(-np.einsum("ia,ja,ka,la->ijkl", W, X, Y, Z) - Z[:, 0])
+        """
+    )
+    users = {"a user's": f"{name}:triple", "a user's of order four": f"{name}:quadruple"}
+    function, chosen = users.get(function, function), EXPERIMENT.settings()
+    given = {"function": function, "sampling": "sphere-independent", "m": 2, "n": 7, "seed": 3}
+    company = [case(**given, r=r, method=method) for r in (1, 3) for method in ("svd", "ap", "minimax")]
+    tensor = function_tensor(function, "sphere-independent", 2, 7, 3)
+    norm = np.abs(tensor.to_numpy()).max()
+    expected = []
+    for each in company:
+        found = approximate_tensor(tensor, each["r"], each["method"], seed=3)
+        expected.append(
+            {
+                "epsilon": pytest.approx(found.max_error / norm, rel=1e-12),
+                "lower_bound": pytest.approx(found.lower_bound / norm, rel=1e-12),
+                "max_norm": norm,
+                "iterations": found.iterations,
+            }
+        )
+    assert [values(outcome) for outcome in run(company, chosen)] == expected
+    assert [values(outcome) for outcome in run(company[::-1], chosen)] == expected[::-1]
+    assert [values(run([each], chosen)[0]) for each in company] == expected
+
+
 def test_settings_reach_their_method():
     few = options(ap={"max_projections": 5, "initial": "svd"}, minimax={"budget": "quick"})
     assert values(run([case(method="ap")], few)[0])["iterations"] == 5
     quick = approximate(function_matrix("gaussian", "ball-independent", 3, 30), 4, budget="quick", bound="tail")
     assert values(run([case(method="minimax")], few)[0])["iterations"] == quick.iterations
+    tensor = function_tensor("sinh_product", "ball-independent", 3, 12)
+    quick = approximate_tensor(tensor, 4, budget="quick", bound="tail")
+    outcomes = run([case(function="sinh_product", n=12, method=method) for method in ("ap", "minimax")], few)
+    assert [values(outcome)["iterations"] for outcome in outcomes] == [5, quick.iterations]
 
 
 def test_guarantee_is_left_out_by_methods_without_a_theorem():
@@ -172,6 +224,76 @@ def test_time_that_a_case_reports_stands_for_that_of_the_call():
 def test_time_is_positive_and_shared_preparation_is_counted():
     for outcome in run([case(r=1), case(r=2), case(r=3)]):
         assert outcome.values["seconds"] > 0
+
+
+# --- predicted costs
+
+
+def costs(chosen=None, **labels: object) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Seconds and bytes of the preparation, then of the evaluation, of cases whose labels are broadcast."""
+    given_labels = {"function": "sinh_product", "sampling": "ball-independent", "m": 10, "n": 50, "r": 5} | labels
+    given_labels = {"method": "minimax", "seed": 0} | given_labels
+    arrays = np.broadcast_arrays(*map(np.array, given_labels.values()))
+    columns = {name: np.ravel(each) for name, each in zip(given_labels, arrays, strict=True)}
+    chosen = chosen or EXPERIMENT.settings()
+    found = EXPERIMENT.prepare_cost(columns, chosen), EXPERIMENT.evaluate_cost(columns, chosen)
+    return tuple(each for cost in found for each in (cost.seconds, cost.memory))
+
+
+def rises(numbers: np.ndarray) -> bool:
+    return all(later > earlier for earlier, later in pairwise(numbers))
+
+
+@pytest.mark.parametrize("method", ["svd", "ap", "minimax"])
+@pytest.mark.parametrize("function", ["sinh_product", "tensor_attention"])
+def test_predicted_costs_of_tensors_grow_with_what_makes_work(function, method):
+    label = {"function": function, "method": method}
+    for by_size in costs(n=[5, 20, 100, 200, 1000], **label):
+        assert rises(by_size)
+        assert np.isfinite(by_size).all()
+        assert by_size[0] > 0
+    prepared, held, evaluated, _ = costs(m=[1, 10, 1000], **label)
+    assert rises(prepared)
+    assert rises(held)
+    assert len(set(evaluated)) == 1
+    prepared, _, evaluated, _ = costs(r=[1, 5, 50], **label)
+    assert rises(evaluated)
+    assert len(set(prepared)) == 1
+    if method != "svd":  # each step costs more, not only the last look at the error
+        steps, once = (costs(options(), r=[1, 50], **label | {"method": each})[2] for each in (method, "svd"))
+        assert steps[1] - steps[0] > 10 * (once[1] - once[0])
+
+
+def test_predicted_time_of_tensors_grows_with_the_settings():
+    def seconds(method: str, **groups: dict[str, object]) -> float:
+        return costs(EXPERIMENT.settings.model_validate(groups), method=method)[2][0]
+
+    assert rises([seconds("minimax", minimax={"budget": each}) for each in ("quick", "default", "thorough")])
+    assert rises([seconds(method) for method in ("svd", "ap")])
+    for method in ("ap", "minimax"):
+        assert rises([seconds(method, **{method: {"precision": each}}) for each in ("single", "double")])
+    assert rises([seconds("ap", ap={"projection": each}) for each in ("subspace", "exact")])
+    assert rises([seconds("svd", certificate={"bound": each}) for each in ("tail", "best")])
+
+
+def test_predicted_costs_of_a_tensor_are_above_those_of_a_matrix():
+    for tensor, matrix in zip(costs(n=200), costs(n=200, function="gaussian"), strict=True):
+        assert tensor > matrix
+
+
+@pytest.mark.parametrize("method", ["svd", "ap", "minimax"])
+def test_predicted_costs_of_many_cases_are_those_of_each(user_module, method):
+    """Of matrices and tensors together, and of orders beyond three."""
+    name = user_module("def quadruple(W, X, Y, Z): ...\n")
+    functions = ["gaussian", "sinh_product", "inner_product", f"{name}:quadruple", "tensor_attention"]
+    sizes = np.array([10, 40, 2000])[:, None]
+    ranks = np.array([2, 9])[:, None, None]
+    together = costs(method=method, function=functions, n=sizes, r=ranks)
+    single = [costs(method=method, function=f, n=n, r=r) for r in (2, 9) for n in (10, 40, 2000) for f in functions]
+    for quantity, each in zip(together, zip(*single, strict=True), strict=True):
+        np.testing.assert_allclose(quantity, np.concatenate(each), rtol=1e-13)
+        assert np.isfinite(quantity).all()
+        assert (quantity > 0).all()
 
 
 # --- failures
@@ -231,6 +353,38 @@ def test_user_function_without_a_usable_matrix_fails_with_its_reason(user_module
     assert values(done) == alone(case(), randomized=False)
 
 
+@pytest.mark.parametrize(
+    ("returned", "told"),
+    [
+        ("np.where(np.arange(len(Z)) == 2, np.nan, 1.0) * product", "entry [0, 0, 2] is nan"),
+        ("0 * product", "all entries are zero"),
+        ("X @ Y.T", "returned float64 of shape (8, 8)"),
+        ("undefined_name", "NameError"),
+    ],
+)
+def test_user_function_without_a_usable_tensor_fails_with_its_reason(user_module, returned, told):
+    name = user_module(
+        f"""
+        import numpy as np
+        def f(X, Y, Z):
+            product = np.einsum("ia,ja,ka->ijk", X, Y, Z)
+            return {returned}
+        """
+    )
+    failed, done = run([case(function=f"{name}:f", n=8, method="ap"), case()])
+    assert failed.values is None
+    assert told in failed.message
+    assert "\n" not in failed.message
+    assert values(done) == alone(case(), randomized=False)
+
+
+def test_tensor_with_a_method_for_matrices_fails_in_one_line():
+    (failed,) = run([case(function="sinh_product", n=8, method="random_embedding")])
+    assert failed.message == (
+        "InputError: method: 'random_embedding' is for matrices; use one of svd, ap, minimax for tensors"
+    )
+
+
 def test_message_of_a_failure_is_one_line_of_bounded_length(user_module):
     name = user_module("def f(X, Y):\n    raise RuntimeError('line\\n' * 5000)\n")
     (failed,) = run([case(function=f"{name}:f")])
@@ -251,3 +405,26 @@ def test_matrix_is_made_once_for_neighbours_that_share_it(user_module):
     shared = [case(function=f"{name}:counted", r=r, method=method) for r in (1, 2) for method in ("svd", "ap")]
     run([*shared, case(function=f"{name}:counted", seed=1)])
     assert importlib.import_module(name).calls == [30, 30]
+
+
+def test_tensor_is_made_and_its_bound_found_once_for_neighbours_that_share_it(user_module, monkeypatch):
+    ranks = []
+
+    def counted(decompositions, rank, settings):
+        ranks.append(rank)
+        return certified_bound(decompositions, rank, settings)
+
+    monkeypatch.setattr(tensor_approximation, "certified_bound", counted)
+    name = user_module(
+        """
+        import numpy as np
+        calls = []
+        def triple(X, Y, Z):
+            calls.append(len(X))
+            return np.einsum("ia,ja,ka->ijk", X, Y, Z)
+        """
+    )
+    shared = [case(function=f"{name}:triple", n=6, r=r, method=method) for r in (1, 2) for method in ("svd", "ap")]
+    run([*shared, case(function=f"{name}:triple", n=6, r=2, seed=1)])
+    assert importlib.import_module(name).calls == [6, 6]
+    assert ranks == [1, 2, 2]

@@ -1,12 +1,13 @@
 """Generating functions: values against scalar formulas, distances of close points, and a user's own."""
 
 import math
+from itertools import permutations
 
 import numpy as np
 import pytest
 
 from pipeline.errors import InputError
-from pipeline.functions import BUILT_IN, get_function, squared_distances
+from pipeline.functions import BUILT_IN, get_function, multilinear_product, squared_distances
 from pipeline.matrix import function_matrix
 
 FORMULAS = {
@@ -45,8 +46,10 @@ def test_entries_equal_the_scalar_formula(name, m):
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_built_in_functions_called_symmetric_are(name):
     points = point_sets(name, 20, 1.0)
+    values = BUILT_IN[name](*points)
     assert BUILT_IN[name].symmetric
-    np.testing.assert_allclose(BUILT_IN[name](*points), BUILT_IN[name](*points[::-1]).T, rtol=1e-11)
+    for order in permutations(range(values.ndim)):
+        np.testing.assert_allclose(BUILT_IN[name](*(points[k] for k in order)), values.transpose(order), rtol=1e-11)
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
@@ -55,6 +58,16 @@ def test_points_are_not_changed_by_evaluation(name):
     before = [each.copy() for each in points]
     BUILT_IN[name](*points)
     assert all(np.array_equal(*pair) for pair in zip(points, before, strict=True))
+
+
+@pytest.mark.parametrize("m", [1, 3, 40])
+@pytest.mark.parametrize("order", [2, 3, 4, 5])
+def test_multilinear_product_is_the_sum_over_products_of_coordinates(order, m):
+    random = np.random.default_rng([order, m])
+    points = [random.standard_normal((k + 2, m)) for k in range(order)]
+    letters = "ijkln"[:order]
+    expected = np.einsum(",".join(f"{letter}a" for letter in letters) + "->" + letters, *points)
+    np.testing.assert_allclose(multilinear_product(*points), expected, rtol=1e-11, atol=1e-11)
 
 
 # --- distances
@@ -123,6 +136,41 @@ def test_user_function_gives_its_entries(user_module):
     assert function.name == f"{name}:ramp"
     x, y = np.array([[1.0, 5.0], [2.0, 5.0]]), np.array([[3.0, 0.0], [4.0, 0.0], [5.0, 0.0]])
     assert np.array_equal(function(x, y), [[31, 41, 51], [32, 42, 52]])
+
+
+@pytest.mark.parametrize(
+    ("source", "order", "arguments"),
+    [
+        ("def f(X, Y): ...", 2, "X, Y"),
+        ("def f(X, Y, Z): ...", 3, "X, Y, Z"),
+        ("def f(A, B, C, D): ...", 4, "X1, X2, X3, X4"),
+        ("def f(A, B, C, D, E, /): ...", 5, "X1, X2, X3, X4, X5"),
+        ("def f(X, Y, Z=None): ...", 2, "X, Y"),
+        ("def f(X, Y, Z, power=2): ...", 3, "X, Y, Z"),
+        ("def f(X, Y, Z, *, power=2, **more): ...", 3, "X, Y, Z"),
+        ("def f(*points): ...", 2, "X, Y"),
+        ("def f(X, Y, Z, *more): ...", 3, "X, Y, Z"),
+        ("def f(points): ...", 2, "X, Y"),
+        ("f = lambda X, Y, Z: X", 3, "X, Y, Z"),
+        ("class F:\n    def __call__(self, X, Y, Z): ...\nf = F()", 3, "X, Y, Z"),
+        ("class F:\n    def g(self, X, Y, Z): ...\nf = F().g", 3, "X, Y, Z"),
+        ("from functools import partial\ndef g(a, X, Y, Z): ...\nf = partial(g, 1)", 3, "X, Y, Z"),
+        ("f = max", 2, "X, Y"),
+        ("class F:\n    __signature__ = 5\n    def __call__(self, X, Y, Z): ...\nf = F()", 2, "X, Y"),
+    ],
+)
+def test_order_of_a_user_function_is_the_number_of_points_it_must_be_given(user_module, source, order, arguments):
+    name = user_module(source)
+    function = get_function(f"{name}:f")
+    assert function.order == order
+    assert function.formula == f"f({arguments})"
+    assert not function.symmetric
+
+
+def test_user_function_of_three_points_gives_its_entries(user_module):
+    name = user_module("def ramp(X, Y, Z):\n    return X[:, :1, None] + 10 * Y[:, :1] + 100 * Z[:, 0]\n")
+    x, y, z = (np.arange(1.0, n)[:, None] for n in (3, 4, 2))
+    assert np.array_equal(get_function(f"{name}:ramp")(x, y, z), [[[111], [121], [131]], [[112], [122], [132]]])
 
 
 @pytest.mark.parametrize(

@@ -57,10 +57,11 @@ def test_ball_in_one_dimension_is_the_uniform_interval():
     assert kstest(draw("ball-independent", 1)[:, 0], "uniform", args=(-1, 2)).pvalue > 0.01
 
 
+@pytest.mark.parametrize("sides", [(0, 1), (0, 2), (1, 2), (2, 3)])
 @pytest.mark.parametrize("name", ["ball-independent", "sphere-independent"])
-def test_rows_and_columns_are_uncorrelated(name):
+def test_sides_are_uncorrelated(name, sides):
     m, n = 50, 2000
-    x, y = draw(name, m, n), draw(name, m, n, side=1)
+    x, y = (draw(name, m, n, side=side) for side in sides)
     cosines = np.einsum("ij,ij->i", x, y) / (np.linalg.norm(x, axis=1) * np.linalg.norm(y, axis=1))
     assert abs(cosines.mean()) < 4 / np.sqrt(n * m)  # four standard deviations
 
@@ -72,7 +73,7 @@ def test_rows_and_columns_are_uncorrelated(name):
 @given(
     name=st.sampled_from(ALL),
     m=st.sampled_from([1, 2, 3, 7, 17, 64]),
-    side=st.sampled_from([0, 1]),
+    side=st.sampled_from([0, 1, 2, 3]),
     bounds=st.tuples(st.integers(0, WHOLE), st.integers(0, WHOLE)).map(sorted),
 )
 def test_any_row_range_alone_equals_the_rows_of_the_whole(name, m, side, bounds):
@@ -104,18 +105,27 @@ def test_the_draws_of_this_version_stay_what_they_are():
     assert digest.hexdigest()[:16] == "d258e302da47aa6d"
 
 
+def test_the_draws_of_further_sides_stay_what_they_are():
+    digest = hashlib.sha256()
+    for name in ALL:
+        for side in (2, 3):
+            points = SAMPLINGS[name].points(side, 3, 2, CHUNK_ROWS - 2, CHUNK_ROWS + 2)
+            digest.update(np.round(points * 1e9).astype(np.int64).tobytes())
+    assert digest.hexdigest()[:16] == "0062648a31e768e1"
+
+
 # --- what the points depend on
 
 
 @pytest.mark.parametrize("name", ["ball-symmetric", "sphere-symmetric"])
 def test_symmetric_draws_share_their_points(name):
-    assert draw(name, 4, 300).tobytes() == draw(name, 4, 300, side=1).tobytes()
+    assert len({draw(name, 4, 300, side=side).tobytes() for side in range(4)}) == 1
 
 
 @pytest.mark.parametrize("name", ["ball-independent", "sphere-independent"])
-def test_independent_rows_and_columns_have_no_point_in_common(name):
-    both = np.concatenate([draw(name, 4, 600), draw(name, 4, 600, side=1)])
-    assert len(np.unique(both, axis=0)) == 1200
+def test_independent_sides_have_no_point_in_common(name):
+    points = np.concatenate([draw(name, 4, 600, side=side) for side in range(4)])
+    assert len(np.unique(points, axis=0)) == 2400
 
 
 @pytest.mark.parametrize("name", ALL)
