@@ -19,8 +19,11 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         run()
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the end is said, and Python would take its own handler away
+    except SystemExit as ended:  # all is said: what is left is Python's own end, which a signal may only shorten
+        code = ended.code if isinstance(ended.code, int) else 1
+        signal.signal(signal.SIGTERM, lambda *_: os._exit(code))
+        raise
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
 
 
 if __name__ == "__main__":

@@ -84,6 +84,8 @@ def run(spec: str, store: str | None, cluster: str, retry_failed: bool, allow_co
       epsweep run quickstart
       epsweep run my-sweep.yaml --store results/mine.zarr --cluster local:8
     """
+    from distributed.system import MEMORY_LIMIT
+
     from flows.clusters import check_cluster, describe_cluster, local_workers, open_cluster, reaches_loopback
     from flows.logs import log_file
     from flows.planning import make_plan
@@ -102,7 +104,7 @@ def run(spec: str, store: str | None, cluster: str, retry_failed: bool, allow_co
     workers = local_workers(cluster)
     plan = make_plan(sweep, todo, workers.count if workers else 1, workers.memory if workers else math.inf)
     if workers:
-        plan.require_memory(workers.memory)
+        plan.require_memory(workers.memory, MEMORY_LIMIT, workers.count)
     with single_writer(target):
         pass  # a store that is being written is refused before anything starts
     have = int((sweep.wanted & ~todo).sum())
@@ -213,6 +215,8 @@ def plan(spec: str, store: str | None, cluster: str, retry_failed: bool, allow_c
     Example:
       epsweep plan fig.yaml --cluster local:8
     """
+    from distributed.system import MEMORY_LIMIT
+
     from flows.clusters import check_cluster, local_workers
     from flows.planning import make_plan
     from storage import Status, pending, sweep_status
@@ -242,7 +246,7 @@ def plan(spec: str, store: str | None, cluster: str, retry_failed: bool, allow_c
     click.echo(f"memory:   {plan.peak_memory / 2**20:.0f} MiB predicted peak of a worker")
     if workers:
         click.echo(f"limit:    {workers.memory / 2**20:.0f} MiB a worker")
-        plan.require_memory(workers.memory)
+        plan.require_memory(workers.memory, MEMORY_LIMIT, workers.count)
 
 
 @cli.command()

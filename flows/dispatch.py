@@ -6,7 +6,6 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from contextvars import copy_context
 from dataclasses import dataclass, field
@@ -26,7 +25,7 @@ from prefect_dask.task_runners import DaskTaskRunner
 from flows.batch import Computed, batch_context, compute_spread, submit_batches
 from flows.planning import Batch, Cells
 from flows.progress import Tally
-from flows.spread import ClusterPasses, Halt
+from flows.spread import SCHEDULER_GONE, ClusterPasses, Halt, worker_threads
 from pipeline.errors import EpsweepError, Interrupted
 from pipeline.experiment import Outcome, describe
 from pipeline.grid import Sweep
@@ -41,7 +40,6 @@ _SENT_AT_ONCE = 100
 _LOOK_SECONDS = 5.0
 _SETTLING_SECONDS = 2.0
 _PATIENCE_SECONDS = 120.0
-_SCHEDULER_GONE = "cluster: the scheduler is gone; finished cells are stored: start it and run the same again"
 _LOGGER = logging.getLogger("epsweep")
 _LOGGED_SHARE = 0.05
 _LOGGED_FAILURES = 100
@@ -121,28 +119,38 @@ class Dispatcher:
 
     def _spread(self, batch: Batch) -> None:
         """Compute a batch in this process, with passes over the cluster; each outcome is written when it is there."""
-        outcomes: SimpleQueue[Outcome] = SimpleQueue()
-        passes = partial(ClusterPasses, self.runner.client, stop=self.stop)
-        label, finished = self._label(batch), 0
-        with ThreadPoolExecutor(1) as pool:
-            running = pool.submit(copy_context().run, compute_spread, label, self._payload(batch), passes, outcomes.put)
+        found: SimpleQueue[Outcome | BaseException | None] = SimpleQueue()
+        passes = partial(ClusterPasses, self.runner.client, stop=self.stop, patience=self.patience)
+        label, payload, finished = self._label(batch), self._payload(batch), 0
+
+        def compute() -> None:
             try:
-                while not (running.done() and outcomes.empty()):
-                    with suppress(Empty):
-                        outcome = outcomes.get(timeout=_POLL_SECONDS)
-                        done = Batch(batch.cells[finished : finished + 1], batch.seconds / len(batch.cells))
-                        finished += 1
-                        self._log_batch(done, Computed([outcome], "", 0.0))
-                        self._store(done.cells, [outcome], done.seconds)
-                    self.on_progress()
-                running.result()
-            except Halt as halt:
-                if self.stop.is_set():
-                    raise Interrupted(_STOPPED) from halt
-                raise EpsweepError(f"{halt.error}; finished cells are stored") from halt
-            except BaseException:
-                self.stop.set()  # where the store fails, the passes are not waited for
-                raise
+                compute_spread(label, payload, passes, found.put)
+                found.put(None)
+            except BaseException as error:  # for the thread that waits
+                found.put(error)
+
+        threading.Thread(target=copy_context().run, args=(compute,), daemon=True).start()
+        try:
+            while True:
+                self.on_progress()
+                try:
+                    outcome = found.get(timeout=_POLL_SECONDS)
+                except Empty:
+                    continue
+                if outcome is None:
+                    return
+                if isinstance(outcome, BaseException):
+                    raise outcome  # noqa: TRY301 (it is the other thread's)
+                done = Batch(batch.cells[finished : finished + 1], batch.seconds / len(batch.cells))
+                finished += 1
+                self._log_batch(done, Computed([outcome], "", 0.0))
+                self._store(done.cells, [outcome], done.seconds)
+        except Halt as halt:
+            raise (Interrupted(_STOPPED) if self.stop.is_set() else halt.error) from halt
+        except BaseException:
+            self.stop.set()  # where the store fails, the passes end too
+            raise
 
     def _look_at_workers(self) -> None:
         """Count the worker threads every few seconds: workers come late and go."""
@@ -151,9 +159,9 @@ class Dispatcher:
             return
         self._looked = now
         try:
-            threads = self.runner.client.nthreads()
+            threads = worker_threads(self.runner.client)
         except (OSError, ClosedClientError, TimeoutError) as error:
-            raise EpsweepError(_SCHEDULER_GONE) from error
+            raise EpsweepError(SCHEDULER_GONE) from error
         self._threads = sum(threads.values())
         for worker in sorted(self._workers - threads.keys()):
             _LOGGER.warning("worker %s is gone", worker, extra={"event": "worker_lost", "worker": worker})
@@ -194,7 +202,7 @@ class Dispatcher:
         try:
             futures = submit_batches(self.runner.client, self._context, labels, payloads)
         except ClosedClientError as error:
-            raise EpsweepError(_SCHEDULER_GONE) from error
+            raise EpsweepError(SCHEDULER_GONE) from error
         for future, batch in zip(futures, batches, strict=True):
             self._running[future] = batch
             future.add_done_callback(self._arrived.put)
@@ -263,7 +271,7 @@ class Dispatcher:
         if broken:
             raise broken
         if self._lost > _LOST_LIMIT:
-            raise EpsweepError(_SCHEDULER_GONE)
+            raise EpsweepError(SCHEDULER_GONE)
 
     def _store(self, cells: Cells, outcomes: Sequence[Outcome], worked: float) -> None:
         self.writer.write(cells, outcomes)

@@ -68,8 +68,8 @@ class Plan:
         The case that needs it.
     spread : list of Batch
         Cells of which each needs the whole cluster: its matrix does not fit into a worker.
-    memory_here : float
-        Predicted for the process that spreads them, in bytes.
+    memory_spread, memory_here : float
+        Predicted for a worker process over which they are spread, and for the process that spreads them, in bytes.
     """
 
     batches: list[Batch]
@@ -79,6 +79,7 @@ class Plan:
     peak_memory: float
     largest: Case | None
     spread: list[Batch] = field(default_factory=list)
+    memory_spread: float = 0.0
     memory_here: float = 0.0
 
     def wall_seconds(self, threads: int) -> float:
@@ -86,17 +87,28 @@ class Plan:
         longest = max((batch.seconds for batch in self.batches), default=0.0)
         return max(self.seconds / threads, longest)
 
-    def require_memory(self, limit: float, here: float = math.inf) -> None:
-        """Raise InputError if a case cannot fit into workers of `limit` bytes and a process of `here` bytes."""
+    def require_memory(self, limit: float, here: float = math.inf, neighbours: int = 0) -> None:
+        """Raise InputError if a case cannot fit.
+
+        Parameters
+        ----------
+        limit : float
+            Memory of a worker, in bytes.
+        here : float
+            Memory of this machine, in bytes, which runs the flow.
+        neighbours : int
+            Number of workers on this machine.
+        """
         if self.peak_memory > limit:
             raise InputError(
                 f"grid: a case needs {self.peak_memory / 2**30:.1f} GiB and a worker has {limit / 2**30:.1f} GiB "
-                f"({self.largest}); lower n, or give fewer and larger workers"
+                f"({self.largest}); lower n, give fewer and larger workers, or take svd, which can be spread over them"
             )
-        if self.memory_here > here:
+        needed = self.memory_here + neighbours * self.memory_spread
+        if self.memory_here and needed > here:
             raise InputError(
-                f"grid: a case that is spread over the cluster needs {self.memory_here / 2**30:.1f} GiB in the process "
-                f"of the flow, which has {here / 2**30:.1f} GiB; lower n or r, or run it on a larger machine"
+                f"grid: a case that is spread over the cluster needs {needed / 2**30:.1f} GiB on the machine of the "
+                f"flow, which has {here / 2**30:.1f} GiB; lower n or r, or run it on a larger machine"
             )
 
 
@@ -155,8 +167,10 @@ def _with_spread(
     plan = make_plan(sweep, few, threads)
     cost = sweep.experiment.spread_cost(sweep.columns(cells[large]), sweep.settings)
     memory, here = cost.memory + PROCESS_BYTES, cost.here + PROCESS_BYTES
-    if not np.isfinite(memory).all():  # the message tells what it needs alone
-        return make_plan(sweep, todo, threads)
+    if not np.isfinite(memory).all():
+        alone = np.zeros_like(todo)
+        alone[tuple(cells[large][np.isinf(memory)].T)] = True
+        return make_plan(sweep, alone, threads)  # the message tells what these need alone
     shared = [axis.name in sweep.experiment.shared for axis in sweep.experiment.axes]
     _, group = np.unique(cells[large][:, shared], axis=0, return_inverse=True)
     spread = [
@@ -169,7 +183,7 @@ def _with_spread(
     )
     seconds = plan.seconds + float(cost.seconds.sum())
     matrices = plan.matrices + len(spread)
-    return Plan(plan.batches, len(cells), matrices, seconds, *most, spread, float(here.max()))
+    return Plan(plan.batches, len(cells), matrices, seconds, *most, spread, float(memory.max()), float(here.max()))
 
 
 def _first(pair: tuple[float, object]) -> float:

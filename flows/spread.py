@@ -1,6 +1,8 @@
 """Passes over a matrix that no worker can hold, made by all workers of a cluster."""
 
+import logging
 import threading
+from asyncio import CancelledError
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import lru_cache
@@ -23,8 +25,22 @@ from pipeline.passes import Kernel, Piece, Transposed, joined, row_groups
 _POLL_SECONDS = 0.25
 _MOST_LOSSES = 5  # of one group of rows in a pass
 _WINDOW_A_THREAD = 3
-_PATIENCE_SECONDS = 120.0
-_SCHEDULER_GONE = "cluster: the scheduler is gone; start it and run the same again"
+SCHEDULER_GONE = "cluster: the scheduler is gone; finished cells are stored: start it and run the same again"
+_LOGGER = logging.getLogger("epsweep")
+
+
+def worker_threads(client: Client) -> dict[str, int]:
+    """Number of threads of each worker.
+
+    Raises
+    ------
+    ClosedClientError, OSError, TimeoutError
+        If the scheduler cannot be asked.
+    """
+    try:
+        return dict(client.nthreads())
+    except AttributeError as error:  # how a client that has given its scheduler up says so
+        raise ClosedClientError(str(error)) from error
 
 
 class Halt(BaseException):
@@ -44,11 +60,13 @@ class ClusterPasses:
     recipe : MatrixRecipe
     stop : threading.Event
         Set from anywhere, it raises Halt.
+    patience : float
+        Seconds to wait where there is no worker.
     """
 
-    def __init__(self, client: Client, recipe: MatrixRecipe, stop: threading.Event) -> None:
+    def __init__(self, client: Client, recipe: MatrixRecipe, stop: threading.Event, patience: float = 120.0) -> None:
         self.matrix: Matrix = recipe.make()
-        self._client, self._recipe, self._stop = client, recipe, stop
+        self._client, self._recipe, self._stop, self._patience = client, recipe, stop, patience
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -75,7 +93,7 @@ class ClusterPasses:
         """
         shape = self.shape[::-1] if transposed else self.shape
         groups = row_groups(shape)
-        work = _Pass(self._client, (kernel, self._recipe, transposed), shared, self._stop)
+        work = _Pass(self._client, (kernel, self._recipe, transposed), shared, self._stop, self._patience)
         try:
             return joined(work.run(groups, [tuple(each[rows] for each in by_rows) for rows in groups]))
         finally:
@@ -86,9 +104,14 @@ class _Pass:
     """One pass: a window of groups that are out, and the pieces that have come back."""
 
     def __init__(
-        self, client: Client, what: tuple[Any, ...], shared: Sequence[FloatArray], stop: threading.Event
+        self,
+        client: Client,
+        what: tuple[Any, ...],
+        shared: Sequence[FloatArray],
+        stop: threading.Event,
+        patience: float,
     ) -> None:
-        self._client, self._what, self._stop = client, what, stop
+        self._client, self._what, self._stop, self._patience = client, what, stop, patience
         self._shared = list(shared)
         self._sent: list[Future[Any]] = []
         self._out: dict[Future[Piece], int] = {}
@@ -98,7 +121,7 @@ class _Pass:
     def run(self, groups: Sequence[slice], parts: Sequence[tuple[FloatArray, ...]]) -> list[Piece]:
         """Compute all groups; pieces in their order."""
         pieces: dict[int, Piece] = {}
-        losses = [0] * len(groups)
+        losses, unfetched = [0] * len(groups), 0
         waiting = list(range(len(groups)))[::-1]
         self._send()
         while len(pieces) < len(groups):
@@ -119,11 +142,14 @@ class _Pass:
                         f"rows {groups[index].start} to {groups[index].stop}: the worker died each time they were "
                         "computed (killed, or out of memory)"
                     ) from error
-            except (TimeoutError, OSError):
-                pass
-            except BaseException:
+            except (Exception, CancelledError) as error:
                 if future.status == "error":  # of the function itself
                     raise
+                unfetched += 1
+                if unfetched > _MOST_LOSSES + len(groups):
+                    reason = f"cluster: results cannot be fetched from the workers ({describe(error)})"
+                    raise Halt(EpsweepError(f"{reason}; check them, then run the same again")) from error
+            _LOGGER.warning("rows %d to %d are computed again", groups[index].start, groups[index].stop)
             waiting.append(index)
             if not all(each.status == "finished" for each in self._sent):
                 self._send()  # lost with all workers that had it
@@ -136,6 +162,8 @@ class _Pass:
             self._threads()
             try:
                 self._sent = self._client.scatter(self._shared, broadcast=True, hash=False)
+            except (AttributeError, ClosedClientError) as error:  # closed in between
+                raise Halt(EpsweepError(SCHEDULER_GONE)) from error
             except (OSError, TimeoutError, ValueError, KeyError) as error:
                 failures += 1
                 if failures > _MOST_LOSSES:
@@ -147,7 +175,7 @@ class _Pass:
         try:
             future = self._client.submit(_compute, *self._what, rows, self._sent, parts, pure=False)
         except ClosedClientError as error:
-            raise Halt(EpsweepError(_SCHEDULER_GONE)) from error
+            raise Halt(EpsweepError(SCHEDULER_GONE)) from error
         self._out[future] = index
         future.add_done_callback(self._back.put)
 
@@ -164,16 +192,20 @@ class _Pass:
         """Number of worker threads; waits for one."""
         while True:
             try:
-                threads = int(sum(self._client.nthreads().values()))
+                threads = sum(worker_threads(self._client).values())
             except (OSError, ClosedClientError, TimeoutError) as error:
-                raise Halt(EpsweepError(_SCHEDULER_GONE)) from error
+                raise Halt(EpsweepError(SCHEDULER_GONE)) from error
             if threads:
                 self._supplied = monotonic()
                 return threads
             if self._stop.wait(_POLL_SECONDS):
                 raise Halt(EpsweepError("stopped"))
-            if monotonic() - self._supplied > _PATIENCE_SECONDS:
-                raise Halt(EpsweepError("cluster: no worker is left; start workers and run the same again"))
+            if monotonic() - self._supplied > self._patience:
+                raise Halt(
+                    EpsweepError(
+                        "cluster: no worker is left; finished cells are stored: start workers and run the same"
+                    )
+                )
 
     def cancel(self) -> None:
         """Give up what is out."""

@@ -16,7 +16,7 @@ from pydantic import Field
 from rich.console import Console
 
 from flows.bookkeeping import Bookkeeper, logs_in_prefect, publish_results, take_over
-from flows.clusters import open_cluster
+from flows.clusters import local_workers, open_cluster
 from flows.dispatch import Dispatcher
 from flows.planning import make_plan
 from flows.progress import Reporter, Tally
@@ -120,7 +120,8 @@ def _run(spec: str, store: str, cluster: str, retry_failed: bool) -> "Summary | 
         with open_cluster(cluster) as running:
             todo = pending(sweep, sweep_status(store, sweep), retry_failed=retry_failed)
             plan = make_plan(sweep, todo, running.threads, running.worker_memory)
-            plan.require_memory(running.worker_memory, MEMORY_LIMIT)
+            own = local_workers(cluster)
+            plan.require_memory(running.worker_memory, MEMORY_LIMIT, own.count if own else 0)
             fields = {"cells": plan.cells, "batches": len(plan.batches), "predicted_seconds": round(plan.seconds, 1)}
             _LOGGER.info(
                 "%d cells to compute in %d batches on %d worker threads",

@@ -214,7 +214,13 @@ class _Bisection:
 
 
 def alternating_projections(
-    target: FloatArray, rank: int, settings: APSettings, seed: int = 0, start: Factors | None = None
+    target: FloatArray,
+    rank: int,
+    settings: APSettings,
+    seed: int = 0,
+    start: Factors | None = None,
+    *,
+    train: bool = False,
 ) -> tuple[Factors, list[float], str]:
     """Search by bisection for the smallest ε at which the two sets seem to meet.
 
@@ -227,12 +233,14 @@ def alternating_projections(
     target : ndarray of shape (n1, n2) or (n1, …, nd)
         F, finite, not all zero, C-ordered.
     rank : int
-        r, at most min(n1, n2).
+        r, at most min(n1, n2); of a train the largest TT rank.
     settings : APSettings
     seed : int
         Stream of the random start.
     start : tuple of ndarray, optional
         Factors, or cores, to begin with in place of random ones.
+    train : bool
+        Whether a tensor train is sought, rather than two factors of a matrix.
 
     Returns
     -------
@@ -245,14 +253,14 @@ def alternating_projections(
     """
     scale = float(np.abs(target).max())
     scaled = target / scale
-    iterate: type[_Iterate] = _MatrixIterate if target.ndim == 2 else _TrainIterate
+    iterate: type[_Iterate] = _TrainIterate if train else _MatrixIterate
     if start is not None:
         factors: Factors = (start[0] / scale, *start[1:])
-    elif target.ndim == 2:
+    elif train:
+        factors = random_train(target.shape, rank, stream("start", seed))
+    else:
         random = stream("start", seed)
         factors = tuple(random.standard_normal((size, rank)) / np.sqrt(rank) for size in target.shape)
-    else:
-        factors = random_train(target.shape, rank, stream("start", seed))
     first = iterate(scaled, factors).error
     state = _Bisection(0.0, first, first, factors, iterate)
     if start is None:

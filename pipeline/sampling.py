@@ -112,7 +112,7 @@ class SampledPoints:
     def __getitem__(self, rows: slice) -> FloatArray:
         """Points of a contiguous range, which cannot be written to."""
         start, stop, _ = rows.indices(self.n)
-        if stop - start > CHUNK_ROWS:
+        if not 0 < stop - start <= CHUNK_ROWS:
             points = self.sampling.points(self.side, self.m, self.seed, start, stop)
         else:
             chunks = [self._chunk(i) for i in range(start // CHUNK_ROWS, -(-stop // CHUNK_ROWS))]

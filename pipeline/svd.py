@@ -120,8 +120,11 @@ def randomized_svd(matrix: Matrix | Passes, width: int, power_iterations: int, s
         forth = orthonormal(passes.run(times, [blocks[-1]], transposed=True).rows)
         blocks.append(orthonormal(passes.run(times, [forth]).rows))
     q = orthonormal(np.hstack(blocks))
+    del blocks
     projected = lapack_svd(passes.run(times, [q], transposed=True).rows)
-    return Decomposition(q @ projected.vt.T, projected.s, projected.u.T, complete=q.shape[1] == min(passes.shape))
+    complete = q.shape[1] == min(passes.shape)
+    kept = slice(0, q.shape[1] if complete else width)  # the others are not accurate
+    return Decomposition(q @ projected.vt[kept].T, projected.s[kept], projected.u[:, kept].T.copy(), complete=complete)
 
 
 class Decompositions:

@@ -110,7 +110,7 @@ def _tt_svd(problem: TensorProblem, rank: int, settings: SVDSettings, seed: int)
 
 def _projected(problem: TensorProblem, rank: int, settings: APSettings, seed: int) -> TrainFound:
     start = problem.truncated(rank) if settings.initial == "svd" else None
-    return alternating_projections(problem.tensor, rank, settings, seed, start)
+    return alternating_projections(problem.tensor, rank, settings, seed, start, train=True)
 
 
 def _smoothed_minimax(problem: TensorProblem, rank: int, settings: MinimaxSettings, seed: int) -> TrainFound:

@@ -31,8 +31,9 @@ def bond_ranks(shape: Sequence[int], rank: int) -> list[int]:
 
 
 def middle_bond(shape: Sequence[int]) -> int:
-    """The bond whose unfolding has the fewest rows and columns together."""
-    return min(range(1, len(shape)), key=lambda bond: math.prod(shape[:bond]) + math.prod(shape[bond:]))
+    """The bond whose unfolding has the fewest rows and columns together; of two the one with more rows."""
+    bonds = reversed(range(1, len(shape)))
+    return min(bonds, key=lambda bond: math.prod(shape[:bond]) + math.prod(shape[bond:]))
 
 
 def left_interfaces(cores: Sequence[RealArray]) -> list[RealArray]:

@@ -233,7 +233,7 @@ def _spread_cost(columns: Columns, settings: ApproximationSettings) -> SpreadCos
     possible = (_orders(columns) == 2) & (columns["method"] == "svd") & ~_uses_lapack(n, r, settings)
     held = np.minimum(8 * n * m, HELD_BYTES) * 2 + 4 * 8 * GROUP_ROWS * TILE_COLUMNS
     worker = held + 8 * basis * (2 * n + GROUP_ROWS)  # what is sent arrives beside what it is unpacked to
-    here = held + 8 * n * basis * 4 + 170 * np.minimum(n, settings.svd.dense_limit) ** 2
+    here = held + 8 * n * (6 * basis + 4 * width) + 170 * np.minimum(n, settings.svd.dense_limit) ** 2
     return SpreadCost(seconds, np.where(possible, worker, np.inf), here)
 
 

