@@ -123,9 +123,12 @@ def _evaluate(shared: _Shared, case: Case, settings: ApproximationSettings) -> M
 
 def _orders(columns: Columns) -> npt.NDArray[np.intp]:
     """Order of what each case approximates: 2 for a matrix."""
-    names, where = np.unique(columns["function"], return_inverse=True)
-    orders = np.array([get_function(name).order for name in names.tolist()])
-    return orders[where].reshape(columns["function"].shape)
+    functions = columns["function"]
+    orders = np.full(functions.shape, 2)
+    for name in set(functions.ravel().tolist()):
+        if (order := get_function(name).order) != 2:
+            orders[functions == name] = order
+    return orders
 
 
 def _as_floats(columns: Columns, *names: str) -> list[Floats]:
