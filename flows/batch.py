@@ -68,7 +68,7 @@ def compute_batch(label: str, payload: str) -> "Computed | State[None]":
     experiment, cases, settings = _unpacked(payload)
     outcomes = []
     started = monotonic()
-    _limit_threads(get_ident(), len(sys.modules))
+    limit_threads(get_ident(), len(sys.modules))
     for outcome in experiment.run(cases, settings):
         outcomes.append(outcome)
         if _given_up():
@@ -107,7 +107,7 @@ def _unpacked(payload: str) -> tuple[Experiment, list[Case], BaseModel]:
 
 
 @cache
-def _limit_threads(thread: int, modules: int) -> None:
+def limit_threads(thread: int, modules: int) -> None:
     """Keep the libraries of this thread to one core, for good: anew where modules, and maybe libraries, were loaded."""
     threadpool_limits(1)
 

@@ -1,32 +1,39 @@
 """Passes over a matrix that no worker can hold, made by all workers of a cluster."""
 
 import logging
+import sys
 import threading
 from asyncio import CancelledError
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import lru_cache
 from queue import Empty, SimpleQueue
+from threading import get_ident
 from time import monotonic
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
-from distributed import Client, Future
+from distributed import Client, Future, get_worker
 from distributed.client import ClosedClientError
 from distributed.scheduler import KilledWorker
-from threadpoolctl import threadpool_limits
 
-from pipeline.arrays import FloatArray, Matrix
+from flows.batch import limit_threads
+from pipeline.arrays import Matrix, RealArray
 from pipeline.errors import EpsweepError
-from pipeline.experiment import describe
-from pipeline.matrix import FunctionMatrix, MatrixRecipe
-from pipeline.passes import Kernel, Piece, Transposed, joined, row_groups
+from pipeline.experiment import Recipe, describe
+from pipeline.kept import ScaledMatrix
+from pipeline.passes import Joining, Kernel, Piece, Transposed, row_groups
 
 _POLL_SECONDS = 0.25
 _MOST_LOSSES = 5  # of one group of rows in a pass
 _WINDOW_A_THREAD = 3
 SCHEDULER_GONE = "cluster: the scheduler is gone; finished cells are stored: start it and run the same again"
 _LOGGER = logging.getLogger("epsweep")
+_MAKING = threading.Lock()  # all threads of a worker begin at once
+
+_Found: TypeAlias = tuple[str, Piece]
+"""The address of the worker, and what it found."""
 
 
 def worker_threads(client: Client) -> dict[str, int]:
@@ -51,22 +58,42 @@ class Halt(BaseException):
         self.error = error
 
 
+@dataclass(frozen=True)
+class _Scaling:
+    """What the entries are divided by, and the precision that they are then in."""
+
+    scale: float
+    dtype: np.dtype[Any]
+
+
 class ClusterPasses:
     """Passes whose groups of rows are tasks on a cluster; a group whose worker dies is computed again, and no other.
 
     Parameters
     ----------
     client : distributed.Client
-    recipe : MatrixRecipe
+    recipe : Recipe
     stop : threading.Event
         Set from anywhere, it raises Halt.
     patience : float
         Seconds to wait where there is no worker.
+    scaling : optional
+        Where the passes are over F / scale.
     """
 
-    def __init__(self, client: Client, recipe: MatrixRecipe, stop: threading.Event, patience: float = 120.0) -> None:
+    def __init__(
+        self,
+        client: Client,
+        recipe: Recipe,
+        stop: threading.Event,
+        patience: float = 120.0,
+        scaling: _Scaling | None = None,
+    ) -> None:
         self.matrix: Matrix = recipe.make()
+        self.dtype = scaling.dtype if scaling else np.dtype(np.float64)
         self._client, self._recipe, self._stop, self._patience = client, recipe, stop, patience
+        self._scaling = scaling
+        self._places: dict[int, str] = {}
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -77,8 +104,8 @@ class ClusterPasses:
     def run(
         self,
         kernel: Kernel,
-        shared: Sequence[FloatArray] = (),
-        by_rows: Sequence[FloatArray] = (),
+        shared: Sequence[RealArray] = (),
+        by_rows: Sequence[RealArray] = (),
         *,
         transposed: bool = False,
     ) -> Piece:
@@ -93,11 +120,18 @@ class ClusterPasses:
         """
         shape = self.shape[::-1] if transposed else self.shape
         groups = row_groups(shape)
-        work = _Pass(self._client, (kernel, self._recipe, transposed), shared, self._stop, self._patience)
+        places = {} if transposed or self._scaling is None else self._places
+        what = kernel, self._recipe, self._scaling, transposed
+        work = _Pass(self._client, what, shared, self._stop, self._patience, places)
         try:
-            return joined(work.run(groups, [tuple(each[rows] for each in by_rows) for rows in groups]))
+            return work.run(groups, [tuple(each[rows] for each in by_rows) for rows in groups])
         finally:
             work.cancel()
+
+    def scaled(self, scale: float, dtype: type[np.floating[Any]]) -> "ClusterPasses":
+        """Passes over F / scale in a precision; a group of rows stays with the worker that keeps its entries."""
+        scaling = _Scaling(scale, np.dtype(dtype))
+        return ClusterPasses(self._client, self._recipe, self._stop, self._patience, scaling)
 
 
 class _Pass:
@@ -107,24 +141,26 @@ class _Pass:
         self,
         client: Client,
         what: tuple[Any, ...],
-        shared: Sequence[FloatArray],
+        shared: Sequence[RealArray],
         stop: threading.Event,
         patience: float,
+        places: dict[int, str],
     ) -> None:
         self._client, self._what, self._stop, self._patience = client, what, stop, patience
+        self._places = places  # by first row of a group: the worker that computed it last
         self._shared = list(shared)
         self._sent: list[Future[Any]] = []
-        self._out: dict[Future[Piece], int] = {}
-        self._back: SimpleQueue[Future[Piece]] = SimpleQueue()
+        self._out: dict[Future[_Found], int] = {}
+        self._back: SimpleQueue[Future[_Found]] = SimpleQueue()
         self._supplied = monotonic()
 
-    def run(self, groups: Sequence[slice], parts: Sequence[tuple[FloatArray, ...]]) -> list[Piece]:
-        """Compute all groups; pieces in their order."""
-        pieces: dict[int, Piece] = {}
+    def run(self, groups: Sequence[slice], parts: Sequence[tuple[RealArray, ...]]) -> Piece:
+        """Compute all groups and join their pieces."""
+        joining, missing = Joining(), len(groups)
         losses, unfetched = [0] * len(groups), 0
         waiting = list(range(len(groups)))[::-1]
         self._send()
-        while len(pieces) < len(groups):
+        while missing:
             threads = self._threads()
             while waiting and len(self._out) < _WINDOW_A_THREAD * threads:
                 self._start(waiting[-1], groups[waiting[-1]], parts[waiting.pop()])
@@ -133,7 +169,9 @@ class _Pass:
                 continue
             index = self._out.pop(future)
             try:
-                pieces[index] = future.result(timeout=60)
+                self._places[groups[index].start], piece = future.result(timeout=60)
+                joining.put(index, piece)
+                missing -= 1
                 continue
             except KilledWorker as error:
                 losses[index] += 1
@@ -153,7 +191,7 @@ class _Pass:
             waiting.append(index)
             if not all(each.status == "finished" for each in self._sent):
                 self._send()  # lost with all workers that had it
-        return [pieces[index] for index in range(len(groups))]
+        return joining.whole()
 
     def _send(self) -> None:
         """Give every worker what all groups need; again where one dies over it."""
@@ -171,15 +209,17 @@ class _Pass:
             else:
                 return
 
-    def _start(self, index: int, rows: slice, parts: tuple[FloatArray, ...]) -> None:
+    def _start(self, index: int, rows: slice, parts: tuple[RealArray, ...]) -> None:
+        places = [self._places[rows.start]] if rows.start in self._places else None
+        what = *self._what, rows, self._sent, parts
         try:
-            future = self._client.submit(_compute, *self._what, rows, self._sent, parts, pure=False)
+            future = self._client.submit(_compute, *what, pure=False, workers=places, allow_other_workers=bool(places))
         except ClosedClientError as error:
             raise Halt(EpsweepError(SCHEDULER_GONE)) from error
         self._out[future] = index
         future.add_done_callback(self._back.put)
 
-    def _next(self) -> "Future[Piece] | None":
+    def _next(self) -> "Future[_Found] | None":
         if self._stop.is_set():
             raise Halt(EpsweepError("stopped"))
         try:
@@ -215,18 +255,27 @@ class _Pass:
 
 def _compute(
     kernel: Kernel,
-    recipe: MatrixRecipe,
+    recipe: Recipe,
+    scaling: _Scaling | None,
     transposed: bool,
     rows: slice,
-    shared: list[FloatArray],
-    parts: tuple[FloatArray, ...],
-) -> Piece:
+    shared: list[RealArray],
+    parts: tuple[RealArray, ...],
+) -> _Found:
     """Compute a group of rows on a worker, on one core."""
-    matrix = _matrix(recipe)
-    with threadpool_limits(1):
-        return kernel(Transposed(matrix) if transposed else matrix, rows, tuple(np.asarray(a) for a in shared), parts)
+    with _MAKING:
+        matrix = _matrix(recipe) if scaling is None else _scaled_matrix(recipe, scaling)
+    limit_threads(get_ident(), len(sys.modules))
+    piece = kernel(Transposed(matrix) if transposed else matrix, rows, tuple(map(np.asarray, shared)), parts)
+    return get_worker().address, piece
 
 
 @lru_cache(maxsize=1)
-def _matrix(recipe: MatrixRecipe) -> FunctionMatrix:
-    return recipe.make()
+def _matrix(recipe: Recipe) -> Matrix:
+    matrix: Matrix = recipe.make()
+    return matrix
+
+
+@lru_cache(maxsize=1)  # the file of the one before goes with it
+def _scaled_matrix(recipe: Recipe, scaling: _Scaling) -> ScaledMatrix:
+    return ScaledMatrix(_matrix(recipe), scaling.scale, scaling.dtype, get_worker().local_directory)

@@ -10,13 +10,13 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ValidationError
 
-from pipeline.arrays import FloatArray, as_matrix
+from pipeline.arrays import FloatArray, as_matrix, entries_of
 from pipeline.certificates import CertificateSettings, certified_bound, checked_bound
 from pipeline.embedding import EmbeddingSettings, random_embedding
 from pipeline.errors import InputError
 from pipeline.matrix import FunctionMatrix
 from pipeline.minimax import MinimaxSettings, minimax
-from pipeline.passes import STORED_BYTES, LocalPasses, Passes, max_error, max_norm
+from pipeline.passes import PASSED_ENTRIES, STORED_BYTES, LocalPasses, Passes, max_error, max_norm
 from pipeline.projections import APSettings, alternating_projections
 from pipeline.svd import Decompositions, SVDSettings
 
@@ -77,7 +77,13 @@ class Problem:
     def values(self) -> FloatArray:
         """All entries of F."""
         matrix = self.decompositions.matrix
-        return matrix if isinstance(matrix, np.ndarray) else matrix.block(slice(None), slice(None))
+        return entries_of(matrix, slice(None), slice(None))
+
+    def target(self, *, by_passes: bool) -> FloatArray | Passes:
+        """F for an iterative method: passes beyond `PASSED_ENTRIES`, if it can do with them."""
+        if by_passes and math.prod(self.decompositions.matrix.shape) > PASSED_ENTRIES:
+            return self.decompositions.passes
+        return self.values
 
     def lower_bound(self, rank: int, settings: CertificateSettings) -> float:
         """Certified lower bound of max |F − G| over all G of rank at most r."""
@@ -118,24 +124,24 @@ def _truncated_svd(problem: Problem, rank: int, settings: SVDSettings, seed: int
     return Factors(*problem.decompositions.for_rank(rank).balanced_factors(rank))
 
 
-def _zero(values: FloatArray, rank: int) -> Factors:
-    return Factors(np.zeros((values.shape[0], rank)), np.zeros((values.shape[1], rank)), stopped="the matrix is zero")
+def _zero(shape: tuple[int, ...], rank: int) -> Factors:
+    return Factors(np.zeros((shape[0], rank)), np.zeros((shape[1], rank)), stopped="the matrix is zero")
 
 
 def _projected(problem: Problem, rank: int, settings: APSettings, seed: int) -> Factors:
-    values = problem.values
-    if not values.any():
-        return _zero(values, rank)
+    target = problem.target(by_passes=settings.projection == "subspace")
+    if max_norm(target) == 0:
+        return _zero(target.shape, rank)
     start = problem.decompositions.for_rank(rank).balanced_factors(rank) if settings.initial == "svd" else None
-    (left, right), errors, stopped = alternating_projections(values, rank, settings, seed, start)
+    (left, right), errors, stopped = alternating_projections(target, rank, settings, seed, start)
     return Factors(left, right, np.array(errors), stopped)
 
 
 def _smoothed_minimax(problem: Problem, rank: int, settings: MinimaxSettings, seed: int) -> Factors:
-    values = problem.values
-    if not values.any():
-        return _zero(values, rank)
-    found = minimax(values, rank, settings, problem.decompositions.for_rank(rank), seed, problem.start)
+    target = problem.target(by_passes=problem.start is None and settings.warm_start == "none")
+    if max_norm(target) == 0:
+        return _zero(target.shape, rank)
+    found = minimax(target, rank, settings, problem.decompositions.for_rank(rank), seed, problem.start)
     return Factors(found.left, found.right, np.array(found.history), found.stopped)
 
 
@@ -220,7 +226,7 @@ def approximate(
     """
     generated = matrix if isinstance(matrix, FunctionMatrix) else None
     values: FloatArray | LocalPasses
-    if isinstance(matrix, FunctionMatrix) and 8 * math.prod(matrix.shape) > STORED_BYTES and method == "svd":
+    if isinstance(matrix, FunctionMatrix) and 8 * math.prod(matrix.shape) > STORED_BYTES:
         values = LocalPasses(matrix, os.cpu_count() or 1)
     else:
         values = as_matrix(matrix)

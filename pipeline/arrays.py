@@ -38,6 +38,17 @@ class BlockMatrix(Protocol):
 Matrix: TypeAlias = FloatArray | BlockMatrix
 
 
+def entries_of(matrix: Matrix, rows: slice, cols: slice) -> FloatArray:
+    """Entries of a contiguous row and column range."""
+    return matrix[rows, cols] if isinstance(matrix, np.ndarray) else matrix.block(rows, cols)
+
+
+def divided(values: RealArray, scale: float, dtype: npt.DTypeLike) -> RealArray:
+    """Values / scale, rounded to a precision."""
+    quotient: RealArray = np.divide(values, scale, out=np.empty(values.shape, dtype), casting="same_kind")
+    return quotient
+
+
 def row_panels(matrix: RealArray) -> list[slice]:
     """Row ranges in which an iterative method passes over a stored matrix."""
     step = max(_PANEL_ROWS, _PANEL_BYTES // (matrix.itemsize * matrix.shape[1]))

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from pipeline.arrays import ROUNDING_LEVEL, SINGLE_RESOLVES, FloatArray, RealArray
+from pipeline.arrays import ROUNDING_LEVEL, SINGLE_RESOLVES, FloatArray, RealArray, divided
 from pipeline.lbfgs import InverseHessian
-from pipeline.passes import max_error
-from pipeline.smooth_maximum import Factorization, SmoothMaximum
+from pipeline.passes import Passes, max_error
+from pipeline.smooth_maximum import Factorization, Objective, PassesMaximum, SmoothMaximum
 
 _PAIRS = 10
 _FIRST_DECREASE = 0.5  # of S_β that a step along the plain gradient aims at
@@ -21,7 +21,7 @@ class Descent:
 
     Parameters
     ----------
-    matrix : ndarray of shape (n1, n2)
+    matrix : ndarray or Passes of shape (n1, n2)
         F.
     scale : float
         max|F|; unknowns and errors are those of F / scale, whose entries fit into single precision.
@@ -32,7 +32,7 @@ class Descent:
     """
 
     def __init__(
-        self, matrix: FloatArray, scale: float, factorization: Factorization, x: FloatArray, precision: str
+        self, matrix: FloatArray | Passes, scale: float, factorization: Factorization, x: FloatArray, precision: str
     ) -> None:
         left, right = factorization.factors(x)
         self.best: RealArray = x
@@ -45,7 +45,7 @@ class Descent:
         self.factorization = factorization
         self._precision = precision
         self._x: RealArray = x
-        self._objective: SmoothMaximum | None = None
+        self._objective: Objective | None = None
         self._hessian = InverseHessian(x.size, _PAIRS, x.dtype)
 
     @property
@@ -79,19 +79,19 @@ class Descent:
         self.flops += objective.flops - flops
         self.stopped = "the smooth maximum no longer falls" if flat >= _FLAT else "the steps are used up"
 
-    def _in_precision(self) -> SmoothMaximum:
+    def _in_precision(self) -> Objective:
         """The objective in single precision while that resolves the error, in double precision after."""
-        single = self._precision == "single" and self.error > SINGLE_RESOLVES
-        dtype = np.dtype(np.float32 if single else np.float64)
-        if self._objective is not None and self._objective.matrix.dtype == dtype:
+        dtype = np.float32 if self._precision == "single" and self.error > SINGLE_RESOLVES else np.float64
+        if self._objective is not None and self._objective.dtype == dtype:
             return self._objective
         self._x = self.best.astype(dtype)
-        self._hessian = InverseHessian(self._x.size, _PAIRS, dtype)
-        scaled = np.divide(self._matrix, self._scale, out=np.empty(self._matrix.shape, dtype), casting="same_kind")
-        return SmoothMaximum(scaled, self.factorization)
+        self._hessian = InverseHessian(self._x.size, _PAIRS, np.dtype(dtype))
+        if not isinstance(self._matrix, np.ndarray):
+            return PassesMaximum(self._matrix.scaled(self._scale, dtype), self.factorization)
+        return SmoothMaximum(divided(self._matrix, self._scale, dtype), self.factorization)
 
     def _step(
-        self, objective: SmoothMaximum, beta: float, near: float, value: float, gradient: RealArray
+        self, objective: Objective, beta: float, near: float, value: float, gradient: RealArray
     ) -> tuple[float, float, RealArray] | None:
         """One quasi-Newton step with backtracking; None where no sufficient decrease is found."""
         direction = -self._hessian.times(gradient.ravel()).reshape(gradient.shape)

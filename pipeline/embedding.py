@@ -14,7 +14,7 @@ import scipy.linalg
 import scipy.special
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipeline.arrays import FloatArray, Matrix
+from pipeline.arrays import FloatArray, Matrix, entries_of
 from pipeline.errors import InputError
 from pipeline.functions import BUILT_IN
 from pipeline.matrix import FunctionMatrix
@@ -151,7 +151,7 @@ def random_embedding(
     features = _chosen(settings, generated)
     random = stream("embedding", seed, _STREAM_KEYS[features], rank, *matrix.shape)
     if generated is None or features == "factorization":
-        values = matrix if isinstance(matrix, np.ndarray) else matrix.block(slice(None), slice(None))
+        values = entries_of(matrix, slice(None), slice(None))
         return _sketched(*_factorized(values, decomposition(), rank, settings.reweightings), rank, random)
     name, x, y = generated.function.name, generated.x, generated.y
     if name == "inner_product":

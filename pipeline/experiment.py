@@ -9,19 +9,30 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from time import perf_counter
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel
 
 from pipeline.errors import without_secrets
-from pipeline.matrix import MatrixRecipe
 from pipeline.passes import Passes
 
 Label: TypeAlias = str | int
 Columns: TypeAlias = Mapping[str, npt.NDArray[Any]]
-Spread: TypeAlias = Callable[[MatrixRecipe], Passes]
+
+
+class Recipe(Protocol):
+    """What a matrix or tensor is made of or read from, hashable and in a form that can be sent."""
+
+    def __hash__(self) -> int: ...
+
+    def make(self) -> Any:
+        """The matrix or tensor, of which blocks are made or read when they are asked for."""
+        ...
+
+
+Spread: TypeAlias = Callable[[Recipe], Passes]
 """Who makes passes over matrices that are too large to be held."""
 
 
@@ -45,6 +56,8 @@ class Axis:
         Raises InputError for a text label that is not known.
     imports : bool
         Whether a label ``module:name`` is code to import.
+    files : bool
+        Whether ``{file: name}`` may stand for labels.
     """
 
     name: str
@@ -54,6 +67,7 @@ class Axis:
     least: int = 1
     check: Callable[[str], object] | None = None
     imports: bool = False
+    files: bool = False
 
 
 @dataclass(frozen=True)
@@ -174,10 +188,12 @@ class Experiment:
     main : str
         The quantity that curves and figures show.
     settings : type of a pydantic model
-        Groups of settings, one field a group.
+        Groups of settings, one field a group, and the paths of `files` by label.
     settings_used : callable
         Maps the labels of each axis to the names of the groups that influence their values.
     constraints : tuple of Constraint
+    labels_of_file : callable
+        Maps the path of a file to the labels on the other axes that it fixes.
     prepare : callable
         Maps (a case, settings, `Spread` or None) to what its group shares; with `Spread`, passes over the matrix are
         made elsewhere.
@@ -200,6 +216,7 @@ class Experiment:
     settings: type[BaseModel]
     settings_used: Callable[[Mapping[str, Sequence[Label]]], set[str]]
     constraints: tuple[Constraint, ...]
+    labels_of_file: Callable[[str], Mapping[str, Label]]
     prepare: Callable[[Case, Any, Spread | None], Any]
     evaluate: Callable[[Any, Case, Any], Mapping[str, float]]
     prepare_cost: Callable[[Columns, Any], Cost]

@@ -5,7 +5,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
@@ -17,6 +17,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pipeline.errors import InputError, one_line, shown
 from pipeline.experiment import Axis, Case, Experiment, Label
 from pipeline.experiments import EXPERIMENTS
+from pipeline.files import find_file, sha256_of
 from pipeline.predicates import Predicate
 
 MAX_CELLS = 20_000_000
@@ -81,11 +82,13 @@ class Sweep:
     wanted: Mask
     text: str
 
-    @property
+    @cached_property
     def used_settings(self) -> dict[str, dict[str, object]]:
-        """The groups of settings that influence the values of this sweep."""
+        """The groups of settings that influence the values of this sweep; a file's digest is one of its own."""
         groups = sorted(self.experiment.settings_used(self.labels))
-        return {group: getattr(self.settings, group).model_dump() for group in groups}
+        files: Mapping[str, str] = getattr(self.settings, "files", {})
+        digests: dict[str, dict[str, object]] = {name: {"sha256": sha256_of(path)} for name, path in files.items()}
+        return {group: getattr(self.settings, group).model_dump() for group in groups} | digests
 
     def columns(self, cells: npt.NDArray[np.intp]) -> dict[str, npt.NDArray[Any]]:
         """Labels of cells given by their indices, shape (number of cells, number of axes)."""
@@ -124,12 +127,12 @@ def load_sweep(path: str | Path, *, allow_code: bool = False) -> Sweep:
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: is not UTF-8 text ({error.reason}); name a YAML file") from error
     try:
-        return parse_sweep(text, allow_code=allow_code)
+        return parse_sweep(text, allow_code=allow_code, folder=path.parent)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error.__cause__
 
 
-def parse_sweep(text: str, *, allow_code: bool = False) -> Sweep:
+def parse_sweep(text: str, *, allow_code: bool = False, folder: Path = Path()) -> Sweep:
     """Validate a specification given as YAML text.
 
     Parameters
@@ -137,6 +140,8 @@ def parse_sweep(text: str, *, allow_code: bool = False) -> Sweep:
     text : str
     allow_code : bool
         Whether it may name a user's own functions, ``module:name``: importing them runs their code.
+    folder : Path
+        Where files that it names are, if not in the working directory.
 
     Raises
     ------
@@ -159,13 +164,15 @@ def parse_sweep(text: str, *, allow_code: bool = False) -> Sweep:
     document = _parse_yaml(text)
     experiment = _experiment_of(document)
     _check_label_count(document.get("grid"))
+    files = _take_files(document, experiment, folder)
     model = _spec_model(experiment, allow_code)
     try:
         spec: Any = model.model_validate(document)
     except ValidationError as error:
         raise InputError(_explain(error, model)) from error
-    labels, wanted = _grid(spec.grid, experiment, spec.settings)
-    return Sweep(spec.name, experiment, spec.settings, labels, wanted, text)
+    settings = spec.settings.model_copy(update={"files": files}) if files else spec.settings
+    labels, wanted = _grid(spec.grid, experiment, settings)
+    return Sweep(spec.name, experiment, settings, labels, wanted, text)
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
@@ -239,6 +246,37 @@ def _check_label_count(blocks: object) -> None:
         raise InputError(f"grid: its blocks have {total} labels, over {10 * _MAX_LABELS}; join those that overlap")
 
 
+class _Fixed(tuple[Label, ...]):
+    """Labels that a file fixes, which are not checked as those that a user writes."""
+
+
+def _take_files(document: Mapping[object, object], experiment: Experiment, folder: Path) -> dict[str, str]:
+    """Replace ``{file: name}`` in blocks by its label and the labels that the file fixes; returns paths by label."""
+    settings, blocks = document.get("settings"), document.get("grid")
+    if isinstance(settings, dict) and "files" in settings:
+        raise InputError("settings.files: is not a known key; name a file in the grid, as function: {file: data.npy}")
+    files: dict[str, str] = {}
+    keys = {axis.name: axis.key for axis in experiment.axes}
+    takes = next((axis.key for axis in experiment.axes if axis.files), None)
+    for position, block in enumerate(blocks if isinstance(blocks, list) else []):
+        if not isinstance(block, dict) or not isinstance(named := block.get(takes), dict) or set(named) != {"file"}:
+            continue
+        place, name = f"grid[{position}]", named["file"]
+        if not isinstance(name, str) or not name:
+            raise InputError(f"{place}.{takes}.file: {shown(name)} is not a text; name a .npy file or a .zarr folder")
+        try:
+            files[name] = find_file(name, folder)
+            fixed = experiment.labels_of_file(files[name])
+        except InputError as error:
+            raise InputError(f"{place}.{takes}.{error}") from error
+        for axis, label in fixed.items():
+            if keys[axis] in block:
+                raise InputError(f"{place}.{keys[axis]}: is fixed by {takes}: {{file: {name}}}; leave it out")
+            block[keys[axis]] = _Fixed([label])
+        block[takes] = _Fixed([name])
+    return files
+
+
 def _spec_model(experiment: Experiment, allow_code: bool) -> type[BaseModel]:
     """Make the pydantic model of a specification for one experiment."""
     strict = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
@@ -273,6 +311,10 @@ def _parse_where(kinds: Mapping[str, type], value: object) -> Predicate | None:
 
 def _expand(axis: Axis, allow_code: bool, value: object) -> tuple[Label, ...]:
     """Labels of an axis from a list, a range, or for seeds a count."""
+    if isinstance(value, _Fixed):
+        return tuple(value)
+    if axis.files and isinstance(value, dict):
+        raise ValueError(f"{shown(value)} will not do; list the labels, or write {{file: data.npy}}, one file a block")
     if isinstance(value, dict):
         if axis.kind is str:
             raise ValueError(f"{shown(value)} is a range, which is for integers; list the labels")
@@ -345,7 +387,7 @@ def _keys_beside(model: type[BaseModel], path: tuple[int | str, ...]) -> list[st
             annotation = model.model_fields[part].annotation
             inner = getattr(annotation, "__args__", (annotation,))[0]
             model = cast("type[BaseModel]", inner)
-    return [field.alias or name for name, field in model.model_fields.items()]
+    return [field.alias or name for name, field in model.model_fields.items() if field.init is not False]
 
 
 def _grid(blocks: Sequence[Any], experiment: Experiment, settings: BaseModel) -> tuple[Labels, Mask]:

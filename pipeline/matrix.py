@@ -8,7 +8,7 @@ from pipeline.arrays import FloatArray
 from pipeline.errors import InputError
 from pipeline.functions import GeneratingFunction, get_function
 from pipeline.sampling import SampledPoints, Sampling
-from pipeline.tensor import FunctionTensor, sample_points
+from pipeline.tensor import FunctionTensor, TensorRecipe, sample_points
 
 
 @dataclass(frozen=True)
@@ -72,14 +72,8 @@ def _held(points: FloatArray | SampledPoints) -> FloatArray:
 
 
 @dataclass(frozen=True)
-class MatrixRecipe:
+class MatrixRecipe(TensorRecipe):
     """What a function matrix is made of, in a form that can be sent to where it is worked on."""
-
-    function: str
-    sampling: str
-    m: int
-    n: int
-    seed: int
 
     def make(self) -> FunctionMatrix:
         """The matrix."""

@@ -12,7 +12,7 @@ from pipeline.active_set import polish
 from pipeline.arrays import FloatArray
 from pipeline.descent import Descent
 from pipeline.orbits import search_orbits
-from pipeline.passes import max_error
+from pipeline.passes import Passes, is_symmetric, max_error, max_norm, times
 from pipeline.sampling import stream
 from pipeline.smooth_maximum import Factorization
 from pipeline.svd import Decomposition, lapack_svd
@@ -118,7 +118,13 @@ class Start(Generic[F]):
 
 
 def _parametrise(
-    matrix: FloatArray, scale: float, left: FloatArray, sizes: FloatArray, right: FloatArray, *, symmetric: bool
+    matrix: FloatArray | Passes,
+    scale: float,
+    left: FloatArray,
+    sizes: FloatArray,
+    right: FloatArray,
+    *,
+    symmetric: bool,
 ) -> Start[Factorization]:
     """Start from (c / scale) U diag(sizes) Vᵀ with orthonormal U, V and the best multiple c.
 
@@ -127,20 +133,21 @@ def _parametrise(
     """
     signs = None
     if symmetric:
-        values, vectors = np.linalg.eigh(left.T @ (matrix @ left))
+        product = matrix @ left if isinstance(matrix, np.ndarray) else matrix.run(times, [left]).rows
+        values, vectors = np.linalg.eigh(left.T @ product)
         if values[0] >= 0 or values[-1] <= 0:
             sizes, left = np.abs(values), left @ vectors
             signs = np.full(len(values), np.sign(values.sum()) or 1.0)
             right = left * signs
     multiple, error = best_multiple(matrix, left * sizes, right)
     balance = np.maximum(sizes, max(_SMALLEST_SIZE * sizes.max(), np.finfo(np.float64).tiny)) ** BALANCE
-    factorization = Factorization(len(matrix), balance / np.exp(np.log(balance).mean()), signs)
+    factorization = Factorization(len(left), balance / np.exp(np.log(balance).mean()), signs)
     root = np.sqrt(multiple / scale * sizes)
     x = factorization.unknowns(left * root, (right if signs is None else left) * root)
     return Start(factorization, x, error / scale)
 
 
-def best_multiple(matrix: FloatArray, left: FloatArray, right: FloatArray) -> tuple[float, float]:
+def best_multiple(matrix: FloatArray | Passes, left: FloatArray, right: FloatArray) -> tuple[float, float]:
     """The c in [0.01, 2] with the smallest max|F − c G|, to one per cent, and that error."""
     found = minimize_scalar(
         lambda c: max_error(matrix, c * left, right), bounds=(0.01, 2), method="bounded", options={"xatol": 0.01}
@@ -202,7 +209,7 @@ def _warm_start(
 
 
 def minimax(
-    matrix: FloatArray,
+    matrix: FloatArray | Passes,
     rank: int,
     settings: MinimaxSettings,
     decomposition: Decomposition,
@@ -216,8 +223,8 @@ def minimax(
 
     Parameters
     ----------
-    matrix : ndarray of shape (n1, n2)
-        F, finite, not all zero.
+    matrix : ndarray or Passes of shape (n1, n2)
+        F, finite, not all zero. By passes, only the truncated SVD is begun from, and `warm_start` does not matter.
     rank : int
         r, at most min(n1, n2).
     settings : MinimaxSettings
@@ -233,29 +240,31 @@ def minimax(
     Minimax
         Never worse than the truncated SVD, the start, or zero.
     """
-    scale = float(max(matrix.max(), -matrix.min()))
-    symmetric = settings.symmetric and matrix.shape[0] == matrix.shape[1] and np.array_equal(matrix, matrix.T)
+    scale = max_norm(matrix)
+    symmetric = settings.symmetric and is_symmetric(matrix)
     truncated = decomposition.u[:, :rank], decomposition.s[:rank], decomposition.vt[:rank].T
     starts = [_parametrise(matrix, scale, *truncated, symmetric=symmetric)]
     rivals = [(truncated[0] * truncated[1], truncated[2]), (0 * truncated[0], truncated[2])]
-    start = start or _warm_start(matrix, rank, settings, decomposition, seed)
-    if start:
-        if len(start[0]) == len(matrix) and len(start[1]) == matrix.shape[1]:
+    stored = matrix if isinstance(matrix, np.ndarray) else None
+    if stored is not None:
+        start = start or _warm_start(stored, rank, settings, decomposition, seed)
+    if stored is not None and start:
+        if len(start[0]) == len(stored) and len(start[1]) == stored.shape[1]:
             padding = (0, 0), (0, rank - start[0].shape[1])
             rivals.append((np.pad(start[0], padding), np.pad(start[1], padding)))
-        rivals.append(extended(matrix, rank, *start))
-        starts.append(_parametrise(matrix, scale, *_of_product(*rivals[-1]), symmetric=False))
+        rivals.append(extended(stored, rank, *start))
+        starts.append(_parametrise(stored, scale, *_of_product(*rivals[-1]), symmetric=False))
     search, history = descend(matrix, scale, starts, settings, seed)
-    if symmetric and settings.budget == "thorough" and not search.resolved:
-        invariant = search_orbits(matrix, scale, rank, seed, settings.precision)
+    if stored is not None and symmetric and settings.budget == "thorough" and not search.resolved:
+        invariant = search_orbits(stored, scale, rank, seed, settings.precision)
         if invariant:
             history += invariant[1]
             flops = search.flops + invariant[0].flops
             search = min(search, invariant[0], key=lambda found: found.error)
             search.flops = flops
     x, stopped = search.best.astype(np.float64), search.stopped
-    if x.size <= BUDGETS[settings.budget].polished:
-        x, stopped = polish(matrix / scale, search.factorization, x)
+    if stored is not None and x.size <= BUDGETS[settings.budget].polished:
+        x, stopped = polish(stored / scale, search.factorization, x)
     left, right = search.factorization.factors(x)
     rivals.insert(0, (np.sqrt(scale) * left, np.sqrt(scale) * right))
     found = [max_error(matrix, *factors) for factors in rivals]
@@ -270,7 +279,7 @@ def minimax(
 
 
 def descend(
-    matrix: FloatArray,
+    matrix: FloatArray | Passes,
     scale: float,
     starts: Sequence[Start[Any]],
     settings: MinimaxSettings,

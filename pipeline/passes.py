@@ -1,25 +1,32 @@
 """Passes over a matrix too large to be held: each entry is made where it is needed, used, and forgotten.
 
 A pass gives every group of rows to a kernel, which goes through their entries tile by tile and returns what it found.
-Groups and tiles depend on the shape alone, so a pass yields the same numbers whoever works on the groups: the caller, a
-few threads, or a cluster.
+Groups and tiles depend on the shape alone, and what is added up is added in their order, so a pass yields the same
+numbers whoever works on the groups: the caller, a few threads, or a cluster.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from pipeline.arrays import BlockMatrix, FloatArray, Matrix
+from pipeline.arrays import BlockMatrix, FloatArray, Matrix, RealArray, divided, entries_of
+from pipeline.kept import ScaledMatrix
 
 STORED_BYTES = 2 * 2**30
 """Matrices beyond this are made anew in each pass."""
+PASSED_ENTRIES = 2**24
+"""Iterative methods that can do with passes make them beyond this many entries, so that their results are the same
+whether a matrix fits where they run or not."""
 GROUP_ROWS = 1024
 _GROUP_ENTRIES = 2**22
 TILE_COLUMNS = 2048
+PANEL_ROWS = 256
+"""Of the tiles that iterative methods go through, whose work arrays are of the height of a tile."""
 
 
 @dataclass(frozen=True)
@@ -32,20 +39,32 @@ class Piece:
         A row for each row of the matrix; k may be 0.
     largest : float
         A maximum over entries; NaN if one of them is.
+    totals : tuple of ndarray
+        Sums over rows, such as a product with the transpose.
     """
 
-    rows: FloatArray
+    rows: RealArray
     largest: float = 0.0
+    totals: tuple[RealArray, ...] = ()
 
 
-Kernel: TypeAlias = Callable[[Matrix, slice, tuple[FloatArray, ...], tuple[FloatArray, ...]], Piece]
+Kernel: TypeAlias = Callable[[Matrix, slice, tuple[RealArray, ...], tuple[RealArray, ...]], Piece]
 """Maps (matrix, rows, arrays that all groups share, rows' parts of arrays of n1 rows) to a piece; a plain function."""
 
 
 class Passes(Protocol):
-    """A matrix, and who works on its groups of rows."""
+    """A matrix, and who works on its groups of rows.
+
+    Attributes
+    ----------
+    matrix : Matrix
+    dtype : dtype
+        Of its entries.
+    """
 
     matrix: Matrix
+
+    dtype: np.dtype[Any]
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -55,8 +74,8 @@ class Passes(Protocol):
     def run(
         self,
         kernel: Kernel,
-        shared: Sequence[FloatArray] = (),
-        by_rows: Sequence[FloatArray] = (),
+        shared: Sequence[RealArray] = (),
+        by_rows: Sequence[RealArray] = (),
         *,
         transposed: bool = False,
     ) -> Piece:
@@ -75,6 +94,13 @@ class Passes(Protocol):
         """
         ...
 
+    def scaled(self, scale: float, dtype: type[np.floating[Any]]) -> "Passes":
+        """Passes over F / scale in a precision, for a method that makes hundreds of them: entries are kept on disk.
+
+        They are kept by whoever works on their rows, where reading them takes less time than making them.
+        """
+        ...
+
 
 def row_groups(shape: tuple[int, int]) -> list[slice]:
     """Groups of rows that a kernel is given; they depend on the shape alone."""
@@ -82,9 +108,30 @@ def row_groups(shape: tuple[int, int]) -> list[slice]:
     return [slice(start, min(start + step, shape[0])) for start in range(0, shape[0], step)]
 
 
-def joined(pieces: Sequence[Piece]) -> Piece:
-    """Piece of all groups, given in order."""
-    return Piece(np.concatenate([piece.rows for piece in pieces]), float(np.max([piece.largest for piece in pieces])))
+class Joining:
+    """Joins the pieces of groups of rows, which may come in any order, in the order of the rows."""
+
+    def __init__(self) -> None:
+        self._rows: list[RealArray] = []
+        self._largest: list[float] = []
+        self._totals: tuple[FloatArray, ...] = ()
+        self._early: dict[int, Piece] = {}
+
+    def put(self, index: int, piece: Piece) -> None:
+        """Take the piece of a group."""
+        self._early[index] = piece
+        while len(self._rows) in self._early:
+            due = self._early.pop(len(self._rows))
+            self._rows.append(due.rows)
+            self._largest.append(due.largest)
+            if not self._totals:
+                self._totals = tuple(np.zeros(total.shape) for total in due.totals)
+            for sum_, total in zip(self._totals, due.totals, strict=True):
+                sum_ += total
+
+    def whole(self) -> Piece:
+        """Piece of all groups."""
+        return Piece(np.concatenate(self._rows), float(np.max(self._largest)), self._totals)
 
 
 @dataclass(frozen=True)
@@ -101,7 +148,7 @@ class Transposed:
 
     def block(self, rows: slice, cols: slice) -> FloatArray:
         """Entries of a contiguous row and column range."""
-        return (self.matrix[cols, rows] if isinstance(self.matrix, np.ndarray) else self.matrix.block(cols, rows)).T
+        return entries_of(self.matrix, cols, rows).T
 
 
 class LocalPasses:
@@ -115,7 +162,9 @@ class LocalPasses:
 
     def __init__(self, matrix: Matrix, threads: int = 1) -> None:
         self.matrix = matrix
+        self.dtype = np.dtype(getattr(matrix, "dtype", np.float64))
         self._threads = threads
+        self._scaled: dict[tuple[float, type[np.floating[Any]]], LocalPasses] = {}
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -126,8 +175,8 @@ class LocalPasses:
     def run(
         self,
         kernel: Kernel,
-        shared: Sequence[FloatArray] = (),
-        by_rows: Sequence[FloatArray] = (),
+        shared: Sequence[RealArray] = (),
+        by_rows: Sequence[RealArray] = (),
         *,
         transposed: bool = False,
     ) -> Piece:
@@ -137,11 +186,32 @@ class LocalPasses:
         def work(rows: slice) -> Piece:
             return kernel(matrix, rows, tuple(shared), tuple(each[rows] for each in by_rows))
 
-        groups = row_groups((matrix.shape[0], matrix.shape[1]))
+        groups, joining = row_groups((matrix.shape[0], matrix.shape[1])), Joining()
         if self._threads == 1 or len(groups) == 1:
-            return joined(list(map(work, groups)))
+            for index, rows in enumerate(groups):
+                joining.put(index, work(rows))
+            return joining.whole()
         with threadpool_limits(1), ThreadPoolExecutor(self._threads) as pool:
-            return joined(list(pool.map(work, groups)))
+            window: deque[tuple[int, Future[Piece]]] = deque()  # so that pieces do not wait in numbers
+            for index, rows in enumerate(groups):
+                window.append((index, pool.submit(work, rows)))
+                if len(window) > self._threads:
+                    first, future = window.popleft()
+                    joining.put(first, future.result())
+            for index, future in window:
+                joining.put(index, future.result())
+        return joining.whole()
+
+    def scaled(self, scale: float, dtype: type[np.floating[Any]]) -> "LocalPasses":
+        """Passes over F / scale in a precision; of a stored matrix over a copy."""
+        if (scale, dtype) not in self._scaled:
+            self._scaled.clear()  # memory, or a file, of the one before
+            if isinstance(self.matrix, np.ndarray):
+                matrix: Matrix = divided(self.matrix, scale, dtype)
+            else:
+                matrix = ScaledMatrix(self.matrix, scale, dtype)
+            self._scaled[scale, dtype] = LocalPasses(matrix, self._threads)
+        return self._scaled[scale, dtype]
 
 
 def as_passes(matrix: "Matrix | Passes") -> Passes:
@@ -156,10 +226,20 @@ def tiles(matrix: Matrix, rows: slice) -> Iterator[tuple[slice, slice, FloatArra
     """
     for top in range(rows.start, rows.stop, GROUP_ROWS):
         bottom = min(top + GROUP_ROWS, rows.stop)
-        for left in range(0, matrix.shape[1], TILE_COLUMNS):
-            block = slice(top, bottom), slice(left, min(left + TILE_COLUMNS, matrix.shape[1]))
-            entries = matrix[block] if isinstance(matrix, np.ndarray) else matrix.block(*block)
-            yield slice(top - rows.start, bottom - rows.start), block[1], entries
+        for cols in columns(matrix):
+            yield slice(top - rows.start, bottom - rows.start), cols, entries_of(matrix, slice(top, bottom), cols)
+
+
+def panels(rows: slice) -> Iterator[slice]:
+    """Parts of a group of rows that are no higher than `PANEL_ROWS`."""
+    for top in range(rows.start, rows.stop, PANEL_ROWS):
+        yield slice(top, min(top + PANEL_ROWS, rows.stop))
+
+
+def columns(matrix: Matrix) -> Iterator[slice]:
+    """Ranges of columns of the tiles."""
+    for left in range(0, matrix.shape[1], TILE_COLUMNS):
+        yield slice(left, min(left + TILE_COLUMNS, matrix.shape[1]))
 
 
 def times(matrix: Matrix, rows: slice, shared: tuple[FloatArray, ...], by_rows: tuple[FloatArray, ...]) -> Piece:
@@ -176,7 +256,7 @@ def largest_entry(
 ) -> Piece:
     """Kernel of max |F|."""
     largest = np.max([_max_abs(entries) for _, _, entries in tiles(matrix, rows)])
-    return Piece(_no_columns(rows), largest=float(largest))
+    return Piece(no_columns(rows), largest=float(largest))
 
 
 def largest_residual(
@@ -189,12 +269,33 @@ def largest_residual(
         residual = left[within] @ right[cols].T
         residual -= entries
         found.append(_max_abs(residual))
-    return Piece(_no_columns(rows), largest=float(np.max(found)))
+    return Piece(no_columns(rows), largest=float(np.max(found)))
+
+
+def largest_asymmetry(
+    matrix: Matrix, rows: slice, shared: tuple[RealArray, ...], by_rows: tuple[RealArray, ...]
+) -> Piece:
+    """Kernel of max |F − Fᵀ|."""
+    mirrored = Transposed(matrix)
+    pairs = zip(tiles(matrix, rows), tiles(mirrored, rows), strict=True)
+    return Piece(
+        no_columns(rows), float(np.max([_max_abs(entries - others) for (_, _, entries), (_, _, others) in pairs]))
+    )
 
 
 def max_norm(matrix: Matrix | Passes) -> float:
     """Return the largest absolute value of an entry, ‖F‖_max."""
     return as_passes(matrix).run(largest_entry).largest
+
+
+def is_symmetric(matrix: FloatArray | Passes) -> bool:
+    """Whether F = Fᵀ exactly."""
+    n1, n2 = matrix.shape
+    if n1 != n2:
+        return False
+    if isinstance(matrix, np.ndarray):
+        return np.array_equal(matrix, matrix.T)
+    return matrix.run(largest_asymmetry).largest == 0
 
 
 def max_error(matrix: Matrix | Passes, left: FloatArray, right: FloatArray) -> float:
@@ -209,7 +310,8 @@ def max_error(matrix: Matrix | Passes, left: FloatArray, right: FloatArray) -> f
     return as_passes(matrix).run(largest_residual, [right], [left]).largest
 
 
-def _no_columns(rows: slice) -> FloatArray:
+def no_columns(rows: slice) -> FloatArray:
+    """What a kernel returns that finds nothing row by row."""
     return np.empty((rows.stop - rows.start, 0))
 
 

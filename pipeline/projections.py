@@ -3,18 +3,21 @@
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 import numpy as np
+import scipy.linalg
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipeline.arrays import ROUNDING_LEVEL, SINGLE_RESOLVES, FloatArray, RealArray, row_panels
+from pipeline.arrays import ROUNDING_LEVEL, SINGLE_RESOLVES, FloatArray, Matrix, RealArray, divided, row_panels
+from pipeline.passes import PANEL_ROWS, Passes, Piece, columns, max_norm, panels, tiles
 from pipeline.sampling import stream
 from pipeline.svd import lapack_svd, orthonormal
 from pipeline.tensor_train import from_left, from_right, interfaces, middle_bond, random_train, right_orthogonal, tt_svd
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Factors: TypeAlias = tuple[RealArray, ...]
+_DEPENDENT = 30  # columns are taken to depend on others below this many rounding errors
 
 
 class APSettings(BaseModel):
@@ -64,13 +67,28 @@ class APSettings(BaseModel):
 class _Iterate(ABC):
     """A low-rank G that is projected in turn on the ball around F and on what is of low rank.
 
-    Parameters
+    Attributes
     ----------
-    target : ndarray of order 2 or more
-        F; C-ordered, of the precision in which all is computed.
     factors : tuple of ndarray
         Of G.
+    error : float
+        max |F − G|.
     """
+
+    factors: Factors
+    error: float
+
+    @abstractmethod
+    def __init__(self, target: Any, factors: Factors) -> None:
+        """Begin with given factors for F, in the precision in which all is to be computed."""
+
+    @abstractmethod
+    def project(self, epsilon: float, *, exact: bool) -> None:
+        """One step: C = F + clip(G − F, −ε, ε), then G = the (quasi-)best low-rank approximation of C."""
+
+
+class _StoredIterate(_Iterate):
+    """An iterate for an F that is stored, C-ordered, of order 2 or more, with a work array of its size."""
 
     bond: int  # the unfolding that the work array holds the residual of
 
@@ -110,7 +128,7 @@ class _Iterate(ABC):
         return clipped
 
     def project(self, epsilon: float, *, exact: bool) -> None:
-        """One step: C = F + clip(G − F, −ε, ε), then G = the (quasi-)best low-rank approximation of C."""
+        """One step."""
         if exact:
             self._project_exactly(epsilon)
         else:
@@ -118,7 +136,7 @@ class _Iterate(ABC):
         self.error = self._residual()
 
 
-class _MatrixIterate(_Iterate):
+class _MatrixIterate(_StoredIterate):
     """G = left @ right.T."""
 
     bond = 1
@@ -137,7 +155,7 @@ class _MatrixIterate(_Iterate):
         self.factors = left, self._work.T @ left
 
 
-class _TrainIterate(_Iterate):
+class _TrainIterate(_StoredIterate):
     """G is a tensor train; steps of subspace iteration go from its left end and from its right end in turn."""
 
     def __init__(self, target: RealArray, factors: Factors) -> None:
@@ -161,6 +179,66 @@ class _TrainIterate(_Iterate):
         self._steps += 1
 
 
+class _PassesIterate(_Iterate):
+    """G = left @ right.T for a matrix that is known by passes over it.
+
+    One pass finds max |F − G|, Y = C V and Z = Cᵀ Y, where V has the right singular vectors of G. The columns of Y are
+    near orthogonal, so left = Q and right = Z T⁻¹ with Y = Q T are accurately those of a step of subspace iteration,
+    without a second pass. It clips at the ε of the step before; where the next one is another, it is made again.
+    """
+
+    def __init__(self, target: Passes, factors: Factors) -> None:
+        self._passes = target
+        left, right = (factor.astype(target.dtype) for factor in factors)
+        q, t = scipy.linalg.qr(left, mode="economic", check_finite=False)
+        self._move(q, right @ t.T, 0.0)
+
+    def project(self, epsilon: float, *, exact: bool) -> None:
+        """One step, which is never exact."""
+        if epsilon != self._epsilon:
+            self._pass(epsilon)
+        q, t = scipy.linalg.qr(self._found.rows, mode="economic", check_finite=False)
+        lengths = np.linalg.norm(t, axis=0)
+        lengths[lengths == 0] = 1.0
+        inverse = np.linalg.pinv((t / lengths).astype(np.float64), rcond=_DEPENDENT * np.finfo(t.dtype).eps)
+        self._move(q, (self._found.totals[0] / lengths @ inverse).astype(q.dtype), epsilon)
+
+    def _move(self, left: RealArray, right: RealArray, epsilon: float) -> None:
+        self.factors = left, right
+        q, t = scipy.linalg.qr(right, mode="economic", check_finite=False)
+        self._basis = q @ scipy.linalg.svd(t, check_finite=False)[0]
+        self._pass(epsilon)
+        self.error = self._found.largest
+
+    def _pass(self, epsilon: float) -> None:
+        left, right = self.factors
+        self._epsilon = epsilon
+        self._found = self._passes.run(clipped_products, [right, self._basis, np.array([epsilon])], [left])
+
+
+def clipped_products(
+    matrix: Matrix, rows: slice, shared: tuple[RealArray, ...], by_rows: tuple[RealArray, ...]
+) -> Piece:
+    """Kernel of max |F − G|, Y = C V and Cᵀ Y for C = F + clip(G − F, −ε, ε), given G's factors, V and ε."""
+    right, basis, (epsilon,) = shared
+    (left,) = by_rows
+    product, total, largest = np.zeros_like(left), np.zeros_like(basis), []
+    clipped = np.empty((PANEL_ROWS, matrix.shape[1]), right.dtype)
+    for panel in panels(rows):
+        within = slice(panel.start - rows.start, panel.stop - rows.start)
+        found = clipped[: panel.stop - panel.start]
+        for _, cols, entries in tiles(matrix, panel):
+            residual = left[within] @ right[cols].T
+            residual -= entries
+            largest += [residual.max(), -residual.min()]
+            np.clip(residual, -epsilon, epsilon, out=residual)
+            found[:, cols] = np.add(residual, entries, out=residual)
+            product[within] += residual @ basis[cols]
+        for cols in columns(matrix):
+            total[cols] += found[:, cols].T @ product[within]
+    return Piece(product, float(np.max(largest)), (total,))
+
+
 @dataclass
 class _Bisection:
     """Bounds on ε and the best factors seen, carried from one precision to the next."""
@@ -172,7 +250,7 @@ class _Bisection:
     iterate: type[_Iterate]
     errors: list[float] = field(default_factory=list)
 
-    def start(self, target: RealArray, settings: APSettings) -> None:
+    def start(self, target: RealArray | Passes, settings: APSettings) -> None:
         """Go from the random start to near the truncated SVD: unclipped steps are a subspace iteration on F.
 
         The steps are the subspace projection's even where the exact one is asked for: where singular values tie
@@ -189,7 +267,7 @@ class _Bisection:
         if iterate.error < self.hi:
             self.hi, self.factors = iterate.error, iterate.factors
 
-    def search(self, target: RealArray, settings: APSettings, floor: float) -> None:
+    def search(self, target: RealArray | Passes, settings: APSettings, floor: float) -> None:
         """Bisect until the bounds meet, the error is below `floor`, or the projections are used up."""
         iterate = self.iterate(target, self.factors)
         while (
@@ -214,7 +292,7 @@ class _Bisection:
 
 
 def alternating_projections(
-    target: FloatArray,
+    target: FloatArray | Passes,
     rank: int,
     settings: APSettings,
     seed: int = 0,
@@ -230,8 +308,8 @@ def alternating_projections(
 
     Parameters
     ----------
-    target : ndarray of shape (n1, n2) or (n1, …, nd)
-        F, finite, not all zero, C-ordered.
+    target : ndarray of shape (n1, n2) or (n1, …, nd), or Passes
+        F, finite, not all zero, C-ordered. By passes, `projection` is "subspace".
     rank : int
         r, at most min(n1, n2); of a train the largest TT rank.
     settings : APSettings
@@ -251,9 +329,12 @@ def alternating_projections(
     stopped : str
         Why the search ended.
     """
-    scale = float(np.abs(target).max())
-    scaled = target / scale
     iterate: type[_Iterate] = _TrainIterate if train else _MatrixIterate
+    if isinstance(target, np.ndarray):
+        scale = float(np.abs(target).max())
+    else:
+        scale, iterate = max_norm(target), _PassesIterate
+    scaled = _scaled(target, scale, np.float64)
     if start is not None:
         factors: Factors = (start[0] / scale, *start[1:])
     elif train:
@@ -266,7 +347,7 @@ def alternating_projections(
     if start is None:
         state.start(scaled, settings)
     if settings.precision == "single":
-        state.search(scaled.astype(np.float32), settings, SINGLE_RESOLVES)
+        state.search(_scaled(target, scale, np.float32), settings, SINGLE_RESOLVES)
     if settings.precision == "double" or state.hi <= SINGLE_RESOLVES:
         state.search(scaled, settings, ROUNDING_LEVEL)
     stopped = "the bounds on ε meet"
@@ -276,3 +357,10 @@ def alternating_projections(
         stopped = "max_projections are used up"
     left, *others = (factor.astype(np.float64) for factor in state.factors)
     return (left * scale, *others), [scale * error for error in state.errors], stopped
+
+
+def _scaled(target: FloatArray | Passes, scale: float, dtype: type[np.floating[Any]]) -> RealArray | Passes:
+    """F / scale in a precision."""
+    if not isinstance(target, np.ndarray):
+        return target.scaled(scale, dtype)
+    return divided(target, scale, dtype)

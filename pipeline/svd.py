@@ -1,5 +1,6 @@
 """Truncated singular value decompositions: LAPACK's, and a blocked randomized one for large matrices."""
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Literal
@@ -8,8 +9,8 @@ import numpy as np
 import scipy.linalg
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipeline.arrays import FloatArray, Matrix, RealArray
-from pipeline.passes import Passes, as_passes, times
+from pipeline.arrays import FloatArray, Matrix, RealArray, entries_of
+from pipeline.passes import STORED_BYTES, Passes, as_passes, times
 from pipeline.sampling import stream
 
 
@@ -35,11 +36,13 @@ class SVDSettings(BaseModel):
     oversampling: Annotated[int, Field(ge=0, le=10_000)] = 16
     power_iterations: Annotated[int, Field(ge=0, le=1000)] = 6
 
-    def uses_lapack(self, smaller_side: int, rank: int) -> bool:
+    def uses_lapack(self, smaller_side: int, entries: float, rank: int) -> bool:
         """Whether a matrix whose smaller side is given is decomposed in full by LAPACK at this rank."""
         if self.driver == "randomized":
             return self.sketch_width(rank) >= smaller_side
-        return self.driver == "lapack" or smaller_side <= max(self.dense_limit, self.basis_size(rank))
+        if self.driver == "lapack":
+            return True
+        return 8 * entries <= STORED_BYTES and smaller_side <= max(self.dense_limit, self.basis_size(rank))
 
     def sketch_width(self, rank: int) -> int:
         """Columns of the sketch for a rank: the next power of two (at least 64) and the oversampling.
@@ -147,7 +150,7 @@ class Decompositions:
 
     def for_rank(self, rank: int) -> Decomposition:
         """Return the decomposition that serves a rank; the same one whatever was asked before."""
-        if self.settings.uses_lapack(min(self.matrix.shape), rank):
+        if self._lapack(rank):
             return self._complete
         width = self.settings.sketch_width(rank)
         if width not in self._randomized:
@@ -160,15 +163,18 @@ class Decompositions:
 
         A lower bound for a submatrix holds for the matrix: rank and max norm do not grow when rows or columns go.
         """
-        return self._complete if self.settings.uses_lapack(min(self.matrix.shape), 1) else self._leading
+        return self._complete if self._lapack(1) else self._leading
 
     def bound_values(self) -> FloatArray:
         """Return the values that `for_bound` decomposes: the matrix, or its leading block."""
-        return self._block(None if self.settings.uses_lapack(min(self.matrix.shape), 1) else self.settings.dense_limit)
+        return self._block(None if self._lapack(1) else self.settings.dense_limit)
 
     def complete(self) -> Decomposition:
         """Return LAPACK's decomposition of the whole matrix, whatever its size."""
         return self._complete
+
+    def _lapack(self, rank: int) -> bool:
+        return self.settings.uses_lapack(min(self.matrix.shape), math.prod(self.matrix.shape), rank)
 
     @cached_property
     def _complete(self) -> Decomposition:
@@ -181,4 +187,4 @@ class Decompositions:
     def _block(self, limit: int | None) -> FloatArray:
         """The leading limit × limit block, or everything."""
         block = slice(0, limit)
-        return self.matrix[block, block] if isinstance(self.matrix, np.ndarray) else self.matrix.block(block, block)
+        return entries_of(self.matrix, block, block)

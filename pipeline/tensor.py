@@ -137,6 +137,21 @@ def function_tensor(
     return FunctionTensor(function, sample_points(sampling, m, n, seed, function.order))
 
 
+@dataclass(frozen=True)
+class TensorRecipe:
+    """What a function tensor is made of, as `function_tensor` takes it."""
+
+    function: str
+    sampling: str
+    m: int
+    n: int
+    seed: int
+
+    def make(self) -> FunctionTensor:
+        """The tensor."""
+        return function_tensor(self.function, self.sampling, self.m, self.n, self.seed)
+
+
 def sample_points(
     sampling: str | Sampling, m: int, n: int, seed: int, order: int
 ) -> tuple[FloatArray | SampledPoints, ...]:

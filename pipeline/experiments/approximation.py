@@ -1,27 +1,51 @@
 """The approximation experiment: the smallest known max-norm error at given rank."""
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from time import perf_counter
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.approximation import Problem, get_method
 from pipeline.arrays import Matrix
 from pipeline.certificates import CertificateSettings
 from pipeline.embedding import CLOSED_FORMS, EmbeddingSettings
 from pipeline.errors import InputError
-from pipeline.experiment import Axis, Case, Columns, Constraint, Cost, Experiment, Label, Quantity, Spread, SpreadCost
+from pipeline.experiment import (
+    Axis,
+    Case,
+    Columns,
+    Constraint,
+    Cost,
+    Experiment,
+    Label,
+    Quantity,
+    Recipe,
+    Spread,
+    SpreadCost,
+)
+from pipeline.files import FileMatrix, FileRecipe
 from pipeline.functions import get_function
-from pipeline.matrix import MatrixRecipe
+from pipeline.matrix import FunctionMatrix, MatrixRecipe
 from pipeline.minimax import MinimaxSettings
-from pipeline.passes import GROUP_ROWS, STORED_BYTES, TILE_COLUMNS, Passes, max_error, max_norm
+from pipeline.passes import (
+    GROUP_ROWS,
+    PANEL_ROWS,
+    PASSED_ENTRIES,
+    STORED_BYTES,
+    TILE_COLUMNS,
+    Passes,
+    max_error,
+    max_norm,
+)
 from pipeline.projections import APSettings
 from pipeline.sampling import HELD_BYTES, get_sampling
 from pipeline.svd import Decompositions, SVDSettings
-from pipeline.tensor import function_tensor
+from pipeline.tensor import TensorRecipe
 from pipeline.tensor_approximation import TRAIN_METHODS, TensorProblem, find_train
 from pipeline.tensor_train import unfolding
 
@@ -47,6 +71,15 @@ _TRAIN_STEPS = {  # number of iterations, and seconds an N, an N r, and each
     "thorough": (3000, 2.6e-9, 1.4e-10, 2e-4),
 }
 
+# The same for passes over matrices that are not stored: number, and seconds an n² and an n² r.
+_PASSED_STEPS = {
+    "ap": (1000, 2.6e-9, 6e-11),
+    "quick": (250, 1.5e-9, 5e-11),
+    "default": (700, 1.5e-9, 5e-11),
+    "thorough": (3000, 1.5e-9, 5e-11),
+}
+_SHARED = ("function", "sampling", "m", "n", "seed")
+
 Floats = npt.NDArray[np.float64]
 
 
@@ -60,6 +93,8 @@ class ApproximationSettings(BaseModel):
     minimax: MinimaxSettings = MinimaxSettings()
     random_embedding: EmbeddingSettings = EmbeddingSettings()
     certificate: CertificateSettings = CertificateSettings()
+    files: Annotated[dict[str, str], Field(init=False)] = {}
+    """Absolute paths of the files that stand for functions, by label; a specification does not say them here."""
 
 
 @dataclass(frozen=True)
@@ -73,20 +108,21 @@ class _Shared:
 
 def _prepare(case: Case, settings: ApproximationSettings, spread: Spread | None) -> _Shared:
     problem: Problem | TensorProblem
-    if get_function(case["function"]).order > 2:
-        tensor = function_tensor(case["function"], case["sampling"], case["m"], case["n"], case["seed"]).to_numpy()
+    recipe = _recipe(case, settings)
+    entries = recipe.make()
+    if len(entries.shape) > 2:
+        tensor = entries.to_numpy()
         norm = max_norm(unfolding(tensor, 1))
         problem = TensorProblem(tensor, settings.svd, case["seed"])
         decomposed = problem.unfoldings
     else:
-        recipe = MatrixRecipe(case["function"], case["sampling"], case["m"], case["n"], case["seed"])
-        generated = recipe.make()
-        matrix: Matrix | Passes = generated
+        matrix: Matrix | Passes = entries
         if spread is not None:
             matrix = spread(recipe)
-        elif 8 * case["n"] ** 2 <= STORED_BYTES:
-            matrix = generated.to_numpy()
+        elif 8 * math.prod(entries.shape) <= STORED_BYTES:
+            matrix = entries.to_numpy()
         norm = max_norm(matrix)
+        generated = entries if isinstance(entries, FunctionMatrix) else None
         problem = Problem(Decompositions(matrix, settings.svd, case["seed"]), generated)
         decomposed = [problem.decompositions]
     if norm == 0:
@@ -94,6 +130,18 @@ def _prepare(case: Case, settings: ApproximationSettings, spread: Spread | None)
     for each in decomposed:
         each.for_bound()  # computed here, so that its time is shared among the cases
     return _Shared(norm, problem)
+
+
+def _recipe(case: Case, settings: ApproximationSettings) -> Recipe:
+    if case["function"] in settings.files:
+        return FileRecipe(settings.files[case["function"]])
+    kind = TensorRecipe if get_function(case["function"]).order > 2 else MatrixRecipe
+    return kind(case["function"], case["sampling"], case["m"], case["n"], case["seed"])
+
+
+def _file_labels(path: str) -> Mapping[str, Label]:
+    """Labels on the axes that the file of a matrix fixes."""
+    return {"sampling": "given", "m": 0, "n": min(FileMatrix(path).shape)}
 
 
 def _evaluate(shared: _Shared, case: Case, settings: ApproximationSettings) -> Mapping[str, float]:
@@ -121,30 +169,60 @@ def _evaluate(shared: _Shared, case: Case, settings: ApproximationSettings) -> M
     return values if guarantee is None else {**values, "guarantee": guarantee / shared.norm}
 
 
-def _orders(columns: Columns) -> npt.NDArray[np.intp]:
+def _orders(columns: Columns, settings: ApproximationSettings) -> npt.NDArray[np.intp]:
     """Order of what each case approximates: 2 for a matrix."""
     functions = columns["function"]
     orders = np.full(functions.shape, 2)
     for name in set(functions.ravel().tolist()):
-        if (order := get_function(name).order) != 2:
-            orders[functions == name] = order
+        file = settings.files.get(name)
+        orders[functions == name] = len(FileMatrix(file).shape) if file else get_function(name).order
     return orders
 
 
-def _as_floats(columns: Columns, *names: str) -> list[Floats]:
-    return [columns[name].astype(np.float64) for name in names]
+@dataclass(frozen=True)
+class _Sizes:
+    """Size of what each case approximates.
 
+    Attributes
+    ----------
+    order : ndarray of int
+    n : ndarray
+        Side of the square or cube with as many entries.
+    side : ndarray
+        Smallest side.
+    m, r : ndarray
+        Latent dimension and rank; 1 where there is none.
+    """
 
-def _uses_lapack(n: Floats, r: Floats, settings: ApproximationSettings) -> npt.NDArray[np.bool_]:
-    pairs, where = np.unique(np.stack([n, r]), axis=1, return_inverse=True)
-    used = np.array([settings.svd.uses_lapack(int(size), int(rank)) for size, rank in pairs.T], dtype=bool)
-    return used[where.ravel()]
+    order: npt.NDArray[np.intp]
+    n: Floats
+    side: Floats
+    m: Floats
+    r: Floats
+
+    @classmethod
+    def of(cls, columns: Columns, settings: ApproximationSettings) -> "_Sizes":
+        """Look at the labels, and at the shapes of files."""
+        side, m = columns["n"].astype(np.float64), columns["m"].astype(np.float64)
+        ranks = columns["r"].astype(np.float64) if "r" in columns else np.ones_like(side)
+        sizes = cls(_orders(columns, settings), side.copy(), side, m, ranks)
+        for label, path in settings.files.items():
+            shape = FileMatrix(path).shape
+            sizes.n[columns["function"] == label] = math.prod(shape) ** (1 / len(shape))
+        return sizes
+
+    def lapack(self, settings: SVDSettings) -> npt.NDArray[np.bool_]:
+        """Whether matrices are decomposed in full."""
+        cases, where = np.unique(np.stack([self.side, self.n, self.r]), axis=1, return_inverse=True)
+        used = np.array([settings.uses_lapack(int(side), n * n, int(r)) for side, n, r in cases.T], dtype=bool)
+        return used[where.ravel()]
 
 
 def _prepare_cost(columns: Columns, settings: ApproximationSettings) -> Cost:
-    m, n = _as_floats(columns, "m", "n")
-    order = _orders(columns)
-    side = np.where(_uses_lapack(n, np.ones_like(n), settings), n, np.minimum(n, settings.svd.dense_limit))
+    sizes = _Sizes.of(columns, settings)
+    order, n, m = sizes.order, sizes.n, sizes.m
+    sizes = replace(sizes, r=np.ones_like(n))
+    side = np.where(sizes.lapack(settings.svd), n, np.minimum(n, settings.svd.dense_limit))
     seconds = 4e-4 + n**order * (_GENERATION + _PRODUCT * m) + 4e-8 * n * m
     seconds = seconds + np.where(order == 2, _SVD * side**3, _TRAIN_SVD * n**order * _unfolded_sides(n, order))
     memory = np.where(order == 2, 8 * n * n + 60 * side * side, 32 * n**order)
@@ -160,8 +238,8 @@ def _unfolded_sides(n: Floats, order: npt.NDArray[np.intp]) -> Floats:
 
 def _train_cost(columns: Columns, settings: ApproximationSettings) -> Cost:
     """Cost of the methods for tensors, their matrices' decompositions and bounds aside."""
-    n, r = _as_floats(columns, "n", "r")
-    order, method = _orders(columns), columns["method"]
+    sizes = _Sizes.of(columns, settings)
+    order, n, r, method = sizes.order, sizes.n, sizes.r, columns["method"]
     entries = n**order
     seconds = 2e-4 + 4e-10 * entries * r
     for name, chosen, precision in (
@@ -183,9 +261,8 @@ def _iterations_cost(name: str, n: Floats, r: Floats, *, double: bool) -> Floats
     return np.asarray(count * step * (2 if double else 1))
 
 
-def _embedding_cost(columns: Columns, settings: EmbeddingSettings) -> tuple[Floats, Floats]:
+def _embedding_cost(columns: Columns, n: Floats, settings: EmbeddingSettings) -> tuple[Floats, Floats]:
     """Seconds and bytes of random embeddings."""
-    (n,) = _as_floats(columns, "n")
     first = [CLOSED_FORMS.get(name, ["factorization"])[0] for name in columns["function"].ravel().tolist()]
     features = np.array(first).reshape(columns["function"].shape)
     if settings.features != "auto":
@@ -197,11 +274,12 @@ def _embedding_cost(columns: Columns, settings: EmbeddingSettings) -> tuple[Floa
 
 
 def _evaluate_cost(columns: Columns, settings: ApproximationSettings) -> Cost:
-    n, r = _as_floats(columns, "n", "r")
-    method = columns["method"]
+    sizes = _Sizes.of(columns, settings)
+    order, n, r, method = sizes.order, sizes.n, sizes.r, columns["method"]
+    lapack, always = sizes.lapack(settings.svd), replace(sizes, r=np.ones_like(r)).lapack(settings.svd)
     width = np.array([settings.svd.sketch_width(int(rank)) for rank in r.ravel()], dtype=np.float64)
-    passes = np.where(_uses_lapack(n, r, settings), 0, 2 + 2 * settings.svd.power_iterations)
-    late = (method != "ap") & (passes == 0) & ~_uses_lapack(n, np.ones_like(n), settings)  # for this rank alone
+    passes = np.where(lapack, 0, 2 + 2 * settings.svd.power_iterations)
+    late = (method != "ap") & lapack & ~always  # for this rank alone
     basis = (settings.svd.power_iterations + 1) * width
     seconds = 2e-4 + n * n * _PRODUCT * r + np.where(late, _SVD * n**3, 2 * passes * n * n * width * _PRODUCT)
     memory = np.where(late, 60 * n * n, np.minimum(8 * n * n, STORED_BYTES) + 48 * n * np.minimum(n, basis))
@@ -209,13 +287,13 @@ def _evaluate_cost(columns: Columns, settings: ApproximationSettings) -> Cost:
     if settings.ap.projection == "exact":
         ap = _STEPS["ap"][0] * _SVD / 2 * n**3
     minimax = _iterations_cost(settings.minimax.budget, n, r, double=settings.minimax.precision == "double")
-    embedding, embedding_memory = _embedding_cost(columns, settings.random_embedding)
+    embedding, embedding_memory = _embedding_cost(columns, n, settings.random_embedding)
     for name, more in {"ap": ap, "minimax": minimax, "random_embedding": embedding}.items():
         seconds = seconds + np.where(method == name, more, 0.0)
     memory = np.where(method == "random_embedding", np.maximum(memory, embedding_memory), memory)
     iterative = (method == "ap") | (method == "minimax")
     memory = np.where(iterative, np.maximum(memory, 40 * n * n + 120 * n * r), memory)
-    order, train = _orders(columns), _train_cost(columns, settings)
+    train = _train_cost(columns, settings)
     seconds = np.where(order == 2, seconds, train.seconds)
     memory = np.where(order == 2, memory, train.memory)
     if settings.certificate.bound == "best":  # once a rank, for whichever method comes first
@@ -227,17 +305,39 @@ def _evaluate_cost(columns: Columns, settings: ApproximationSettings) -> Cost:
 
 
 def _spread_cost(columns: Columns, settings: ApproximationSettings) -> SpreadCost:
-    m, n, r = _as_floats(columns, "m", "n", "r")
+    sizes = _Sizes.of(columns, settings)
+    n, m, r, method = sizes.n, sizes.m, sizes.r, columns["method"]
     width = np.array([settings.svd.sketch_width(int(rank)) for rank in r.ravel()], dtype=np.float64)
-    basis = (settings.svd.power_iterations + 1) * width
+    basis, powers = (settings.svd.power_iterations + 1) * width, settings.svd.power_iterations
     generation = n * n * (_GENERATION + _PRODUCT * m)
-    passes = 4 + 2 * settings.svd.power_iterations  # the max norm and the error are two of them
-    seconds = passes * generation + 2 * n * n * _PRODUCT * (basis + 2 * settings.svd.power_iterations * width + r)
-    possible = (_orders(columns) == 2) & (columns["method"] == "svd") & ~_uses_lapack(n, r, settings)
+    decomposition = (2 + 2 * powers) * generation + 2 * n * n * _PRODUCT * (basis + 2 * powers * width)
+    needed = (method != "ap") | (settings.ap.initial == "svd")
+    shared = np.stack([*(_numbered(columns[axis]) for axis in _SHARED), width, needed])
+    _, same, count = np.unique(shared, axis=1, return_inverse=True, return_counts=True)
+    seconds = 2 * generation + needed * decomposition / count[same.ravel()]  # max norm and error
+    for name, chosen, double in (
+        ("ap", "ap", settings.ap.precision == "double"),
+        ("minimax", settings.minimax.budget, settings.minimax.precision == "double"),
+    ):
+        steps, of_entries, of_ranks = _PASSED_STEPS[chosen]
+        step = n * n * (of_entries + of_ranks * r) * (2 if double else 1)
+        seconds = seconds + np.where(method == name, steps * step + 12 * generation, 0.0)
+    possible = (sizes.order == 2) & ~sizes.lapack(settings.svd)
+    passed = possible & (n * n > PASSED_ENTRIES)
+    possible &= method != "random_embedding"
+    possible &= (method != "ap") | (passed & (settings.ap.projection == "subspace"))
+    possible &= (method != "minimax") | (passed & (settings.minimax.warm_start == "none"))
     held = np.minimum(8 * n * m, HELD_BYTES) * 2 + 4 * 8 * GROUP_ROWS * TILE_COLUMNS
-    worker = held + 8 * basis * (2 * n + GROUP_ROWS)  # what is sent arrives beside what it is unpacked to
-    here = held + 8 * n * (6 * basis + 4 * width) + 170 * np.minimum(n, settings.svd.dense_limit) ** 2
+    worker = held + 8 * basis * (2 * n + GROUP_ROWS) * needed  # what is sent arrives beside what it is unpacked to
+    worker = np.where(method == "svd", worker, np.maximum(worker, held + 8 * n * (7 * r + PANEL_ROWS)))
+    here = held + 8 * n * (6 * basis + 4 * width) * needed + 170 * np.minimum(n, settings.svd.dense_limit) ** 2
+    here = here + np.where(method == "svd", 0.0, 8 * n * r * np.where(method == "ap", 30, 60))
     return SpreadCost(seconds, np.where(possible, worker, np.inf), here)
+
+
+def _numbered(labels: npt.NDArray[Any]) -> npt.NDArray[np.intp]:
+    """Labels as numbers."""
+    return np.unique(labels, return_inverse=True)[1].ravel()
 
 
 def _settings_used(labels: Mapping[str, Sequence[Label]]) -> set[str]:
@@ -247,9 +347,9 @@ def _settings_used(labels: Mapping[str, Sequence[Label]]) -> set[str]:
 APPROXIMATION = Experiment(
     name="approximation",
     summary="relative max-norm error of rank-r approximations",
-    revision=2,
+    revision=3,
     axes=(
-        Axis("function", str, "generating function", "function", check=get_function, imports=True),
+        Axis("function", str, "generating function", "function", check=get_function, imports=True, files=True),
         Axis("sampling", str, "sampling scheme", "sampling", check=get_sampling),
         Axis("m", int, "latent dimension", "m"),
         Axis("n", int, "matrix size", "n"),
@@ -257,7 +357,7 @@ APPROXIMATION = Experiment(
         Axis("method", str, "approximation method", "method", check=get_method),
         Axis("seed", int, "trial number", "seeds", least=0),
     ),
-    shared=("function", "sampling", "m", "n", "seed"),
+    shared=_SHARED,
     quantities=(
         Quantity("epsilon", "relative max-norm error max|F - G| / max|F|, an upper bound of the best possible"),
         Quantity("lower_bound", "certified lower bound of the best possible relative max-norm error"),
@@ -283,18 +383,23 @@ APPROXIMATION = Experiment(
         Constraint(
             ("function", "method"),
             "the rule that random_embedding is for matrices",
-            lambda columns, _: (_orders(columns) == 2) | np.isin(columns["method"], list(TRAIN_METHODS)),
+            lambda columns, settings: (
+                (_orders(columns, settings) == 2) | np.isin(columns["method"], list(TRAIN_METHODS))
+            ),
             f"use {', '.join(TRAIN_METHODS)} for functions of more than two points, in a block of their own",
         ),
         Constraint(
             ("function", "method"),
             "the rule that minimax.warm_start is for matrices",
             lambda columns, settings: (
-                (_orders(columns) == 2) | (columns["method"] != "minimax") | (settings.minimax.warm_start == "none")
+                (_orders(columns, settings) == 2)
+                | (columns["method"] != "minimax")
+                | (settings.minimax.warm_start == "none")
             ),
             "leave it out, or give functions of more than two points a sweep of their own",
         ),
     ),
+    labels_of_file=_file_labels,
     prepare=_prepare,
     evaluate=_evaluate,
     prepare_cost=_prepare_cost,

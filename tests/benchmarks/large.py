@@ -7,10 +7,11 @@ All on this machine, workers of one thread each, `exponential` on independent po
 2. For each n the command `epsweep run` on two workers that Dask's nannies kill above 1.5 GiB: seconds from the first
    pass to the last value, "n²" (seconds divided by n², times 10⁸), "rate" (the share of what the rates of table 1 allow
    for the passes that are made), and the peak memory of a worker and of the flow in MiB. The lower bound is the tail's.
-3. One process a method, one thread: our passes, and dask.array.linalg.svd_compressed on the same matrix made lazily in
+3. The same with the methods `svd`, `ap` and `minimax` (quick) for one n.
+4. One process a method, one thread: our passes, and dask.array.linalg.svd_compressed on the same matrix made lazily in
    blocks, with as many power iterations as it needs for our error. Seconds and peak memory.
 
-    python tests/benchmarks/large.py [--sizes 10000 20000 50000] [--peer 20000]
+    python tests/benchmarks/large.py [--sizes 10000 20000 50000] [--methods 20000] [--peer 20000]
 """
 
 import argparse
@@ -43,9 +44,9 @@ SETTINGS = SVDSettings()
 WIDTH, POWERS = SETTINGS.sketch_width(RANK), SETTINGS.power_iterations
 SPEC = """
 name: large
-settings: {{certificate: {{bound: tail}}}}
+settings: {{certificate: {{bound: tail}}, minimax: {{budget: quick}}}}
 grid:
-  - {{function: [{function}], sampling: [{sampling}], m: [{m}], n: [{n}], r: [{r}], method: [svd], seeds: 1}}
+  - {{function: [{function}], sampling: [{sampling}], m: [{m}], n: [{n}], r: [{r}], method: {methods}, seeds: 1}}
 """
 
 
@@ -106,10 +107,10 @@ class Peak(threading.Thread):
         return self.most
 
 
-def spread(n, made, product, folder):
-    """Print a line of the second table."""
+def spread(n, methods, folder):
+    """Run a sweep; return seconds and epsilon of each method, and the peak memory of a worker and of the flow in MiB."""
     spec = folder / f"large-{n}.yaml"
-    spec.write_text(SPEC.format(function=FUNCTION, sampling=SAMPLING, m=M, n=n, r=RANK))
+    spec.write_text(SPEC.format(function=FUNCTION, sampling=SAMPLING, m=M, n=n, r=RANK, methods=methods))
     loopback = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0", "worker_dashboard_address": "127.0.0.1:0"}
     with (
         dask.config.set(RESTARTING),
@@ -117,7 +118,7 @@ def spread(n, made, product, folder):
         Client(cluster) as client,
     ):
         workers = [psutil.Process(pid) for pid in client.run(os.getpid).values()]
-        store = folder / f"large-{n}.zarr"
+        store = folder / f"large-{n}-{len(methods)}.zarr"
         command = [sys.executable, "-m", "flows", "run", str(spec), "--store", str(store)]
         command += ["--cluster", cluster.scheduler_address]
         environment = os.environ | {"PREFECT_HOME": str(folder / "prefect"), "OPENBLAS_NUM_THREADS": "1"}
@@ -132,10 +133,31 @@ def spread(n, made, product, folder):
     if code:
         raise SystemExit(f"n = {n}: the run ended with {code}")
     with xr.open_zarr(store) as ds:
-        seconds, epsilon = (float(ds[name].squeeze()) for name in ("seconds", "epsilon"))
-    share = allowed(n, made, product) / 2 / seconds
-    print(f"{n:>7}{seconds:>9.1f}{seconds / n**2 * 1e8:>8.2f}{share:>7.0%}", end="")
-    print(f"{memory[0]:>9.0f}{memory[1]:>9.0f}{epsilon:>11.6f}", flush=True)
+        found = {
+            method: [float(ds[name].sel(method=method).squeeze()) for name in ("seconds", "epsilon", "iterations")]
+            for method in methods
+        }
+    return found, memory
+
+
+def sizes(numbers, made, product, folder):
+    """Print the second table."""
+    print(f"\n{'n':>7}{'seconds':>9}{'n²':>8}{'rate':>7}{'worker':>9}{'flow':>9}{'epsilon':>11}")
+    for n in numbers:
+        found, memory = spread(n, ["svd"], folder)
+        seconds, epsilon, _ = found["svd"]
+        share = allowed(n, made, product) / 2 / seconds
+        print(f"{n:>7}{seconds:>9.1f}{seconds / n**2 * 1e8:>8.2f}{share:>7.0%}", end="")
+        print(f"{memory[0]:>9.0f}{memory[1]:>9.0f}{epsilon:>11.6f}", flush=True)
+
+
+def methods(n, folder):
+    """Print the third table."""
+    found, memory = spread(n, ["svd", "ap", "minimax"], folder)
+    print(f"\n{'method':>10}{'seconds':>9}{'steps':>8}{'epsilon':>11}   (n = {n})")
+    for method, (seconds, epsilon, steps) in found.items():
+        print(f"{method:>10}{seconds:>9.1f}{steps:>8.0f}{epsilon:>11.6f}")
+    print(f"peak memory of a worker {memory[0]:.0f}, of the flow {memory[1]:.0f} MiB", flush=True)
 
 
 def ours(n):
@@ -174,6 +196,7 @@ def alone(n, method):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=int, nargs="*", default=[10_000, 20_000, 50_000])
+    parser.add_argument("--methods", type=int, nargs="*", default=[20_000])
     parser.add_argument("--peer", type=int, default=20_000)
     parser.add_argument("--powers", type=int, nargs="+", default=[2, 6])
     parser.add_argument("--alone", help="only one method of the third table, in this process")
@@ -183,10 +206,10 @@ def main():
         return
     with threadpool_limits(1):
         made, product = rates()
-    print(f"\n{'n':>7}{'seconds':>9}{'n²':>8}{'rate':>7}{'worker':>9}{'flow':>9}{'epsilon':>11}")
     with tempfile.TemporaryDirectory() as folder:
-        for n in arguments.sizes:
-            spread(n, made, product, Path(folder))
+        sizes(arguments.sizes, made, product, Path(folder))
+        for n in arguments.methods:
+            methods(n, Path(folder))
     print()
     for method in ("ours", *map(str, arguments.powers)):
         subprocess.run([sys.executable, __file__, "--peer", str(arguments.peer), "--alone", method], check=True)

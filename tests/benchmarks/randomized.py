@@ -32,7 +32,7 @@ def lapack(matrix, rank):
 def randomized(matrix, rank):
     """Factors as the method `svd` finds them with default settings."""
     settings = SVDSettings()
-    if settings.uses_lapack(min(matrix.shape), rank):
+    if settings.uses_lapack(min(matrix.shape), matrix.size, rank):
         raise SystemExit(f"n = {len(matrix)} goes to LAPACK by default; take more than {settings.dense_limit}")
     return Decompositions(matrix, settings).for_rank(rank).balanced_factors(rank)
 
