@@ -11,7 +11,7 @@ from scipy.spatial.distance import cdist
 from pipeline.arrays import FloatArray
 from pipeline.errors import InputError, one_line, shown
 
-_DIRECT_DIMENSION = 16  # up to here direct differences cost no more than the product formula
+_DIRECT_DIMENSION = 7  # up to here direct differences cost no more than the product formula, where many pairs are close
 _CLOSE = 1e-2  # squared distances below this share of ‖x‖² + ‖y‖² are recomputed from differences
 _GATHER_BYTES = 8 * 2**20
 

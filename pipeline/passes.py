@@ -251,6 +251,21 @@ def times(matrix: Matrix, rows: slice, shared: tuple[FloatArray, ...], by_rows: 
     return Piece(product)
 
 
+def times_and_back(matrix: Matrix, rows: slice, shared: tuple[RealArray, ...], by_rows: tuple[RealArray, ...]) -> Piece:
+    """Kernel of Y = F @ thin and of Fᵀ Y, which each entry is made once for."""
+    (thin,) = shared
+    product, total = np.zeros((rows.stop - rows.start, thin.shape[1])), np.zeros(thin.shape)
+    held = np.empty((PANEL_ROWS, matrix.shape[1]))
+    for panel in panels(rows):
+        within = slice(panel.start - rows.start, panel.stop - rows.start)
+        for _, cols, entries in tiles(matrix, panel):
+            held[: len(entries), cols] = entries
+            product[within] += entries @ thin[cols]
+        for cols in columns(matrix):
+            total[cols] += held[: panel.stop - panel.start, cols].T @ product[within]
+    return Piece(product, totals=(total,))
+
+
 def largest_entry(
     matrix: Matrix, rows: slice, shared: tuple[FloatArray, ...], by_rows: tuple[FloatArray, ...]
 ) -> Piece:

@@ -10,7 +10,7 @@ import scipy.linalg
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.arrays import FloatArray, Matrix, RealArray, entries_of
-from pipeline.passes import STORED_BYTES, Passes, as_passes, times
+from pipeline.passes import STORED_BYTES, Passes, as_passes, times, times_and_back
 from pipeline.sampling import stream
 
 
@@ -103,8 +103,8 @@ def randomized_svd(matrix: Matrix | Passes, width: int, power_iterations: int, s
 
     A Gaussian sketch and its power iterations, each orthonormalised (Halko, Martinsson and Tropp, "Finding structure
     with randomness", 2011, algorithm 4.4), all of which span the basis (block Krylov iteration: Musco and Musco,
-    "Randomized block Krylov methods", 2015, algorithm 2). The matrix is passed over 2 + 2 × `power_iterations` times
-    and never held.
+    "Randomized block Krylov methods", 2015, algorithm 2). An iteration is one pass, which multiplies by F and by Fᵀ;
+    with the projection on the basis there are 2 + `power_iterations`, and the matrix is never held.
 
     Parameters
     ----------
@@ -117,11 +117,13 @@ def randomized_svd(matrix: Matrix | Passes, width: int, power_iterations: int, s
     """
     passes = as_passes(matrix)
     width = min(width, *passes.shape)
-    sketch = stream("sketch", seed).standard_normal((passes.shape[1], width))
-    blocks = [orthonormal(passes.run(times, [sketch]).rows)]
+    forth = stream("sketch", seed).standard_normal((passes.shape[1], width))
+    blocks = []
     for _ in range(power_iterations):
-        forth = orthonormal(passes.run(times, [blocks[-1]], transposed=True).rows)
-        blocks.append(orthonormal(passes.run(times, [forth]).rows))
+        found = passes.run(times_and_back, [forth])
+        blocks.append(orthonormal(found.rows))
+        forth = orthonormal(found.totals[0])
+    blocks.append(orthonormal(passes.run(times, [forth]).rows))
     q = orthonormal(np.hstack(blocks))
     del blocks
     projected = lapack_svd(passes.run(times, [q], transposed=True).rows)

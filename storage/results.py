@@ -243,6 +243,11 @@ def check_identity(
         for name, value in values.items() if group in stored else ():
             if stored[group].get(name) != value:
                 have = stored[group].get(name)
+                if name == "sha256":
+                    raise StoreError(
+                        f"store: {location} was computed with other contents of {group} (sha256 {have}, {other} has "
+                        f"{value}); use another --store, or give the file another name"
+                    )
                 raise StoreError(
                     f"store: {location} was computed with settings.{group}.{name} = {have!r}, {other} says "
                     f"{value!r}; use another --store, or set it to {have!r}"

@@ -310,7 +310,7 @@ def _spread_cost(columns: Columns, settings: ApproximationSettings) -> SpreadCos
     width = np.array([settings.svd.sketch_width(int(rank)) for rank in r.ravel()], dtype=np.float64)
     basis, powers = (settings.svd.power_iterations + 1) * width, settings.svd.power_iterations
     generation = n * n * (_GENERATION + _PRODUCT * m)
-    decomposition = (2 + 2 * powers) * generation + 2 * n * n * _PRODUCT * (basis + 2 * powers * width)
+    decomposition = (2 + powers) * generation + 2 * n * n * _PRODUCT * (basis + 2 * powers * width)
     needed = (method != "ap") | (settings.ap.initial == "svd")
     shared = np.stack([*(_numbered(columns[axis]) for axis in _SHARED), width, needed])
     _, same, count = np.unique(shared, axis=1, return_inverse=True, return_counts=True)
@@ -328,7 +328,8 @@ def _spread_cost(columns: Columns, settings: ApproximationSettings) -> SpreadCos
     possible &= (method != "ap") | (passed & (settings.ap.projection == "subspace"))
     possible &= (method != "minimax") | (passed & (settings.minimax.warm_start == "none"))
     held = np.minimum(8 * n * m, HELD_BYTES) * 2 + 4 * 8 * GROUP_ROWS * TILE_COLUMNS
-    worker = held + 8 * basis * (2 * n + GROUP_ROWS) * needed  # what is sent arrives beside what it is unpacked to
+    basis_sent = 2 * 8 * basis * n  # what is sent arrives beside what it is unpacked to
+    worker = held + (basis_sent + 8 * basis * GROUP_ROWS + 8 * n * (PANEL_ROWS + 4 * width)) * needed
     worker = np.where(method == "svd", worker, np.maximum(worker, held + 8 * n * (7 * r + PANEL_ROWS)))
     here = held + 8 * n * (6 * basis + 4 * width) * needed + 170 * np.minimum(n, settings.svd.dense_limit) ** 2
     here = here + np.where(method == "svd", 0.0, 8 * n * r * np.where(method == "ap", 30, 60))

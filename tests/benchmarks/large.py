@@ -81,7 +81,7 @@ def rates():
 
 def allowed(n, made, product):
     """Seconds of one core for all passes over a matrix at the measured rates."""
-    passes = 4 + 2 * POWERS  # two for the max norm and the error
+    passes = 4 + POWERS  # two for the max norm and the error
     columns = (1 + 2 * POWERS) * WIDTH + (1 + POWERS) * WIDTH + RANK
     return n * n * (passes * made + columns * product)
 
@@ -108,7 +108,7 @@ class Peak(threading.Thread):
 
 
 def spread(n, methods, folder):
-    """Run a sweep; return seconds and epsilon of each method, and the peak memory of a worker and of the flow in MiB."""
+    """Run a sweep; return what it found of each method, and the peak memory of a worker and of the flow in MiB."""
     spec = folder / f"large-{n}.yaml"
     spec.write_text(SPEC.format(function=FUNCTION, sampling=SAMPLING, m=M, n=n, r=RANK, methods=methods))
     loopback = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0", "worker_dashboard_address": "127.0.0.1:0"}
