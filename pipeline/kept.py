@@ -3,6 +3,7 @@
 import os
 import shutil
 import tempfile
+import weakref
 from threading import Lock
 from time import perf_counter
 from typing import Any
@@ -37,6 +38,7 @@ class ScaledMatrix:
     def __init__(self, matrix: Matrix, scale: float, dtype: npt.DTypeLike, folder: str | None = None) -> None:
         self._matrix, self._scale, self._dtype, self._folder = matrix, scale, np.dtype(dtype), folder
         self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 (it lives as long as this)
+        weakref.finalize(self, self._file.close)
         self._places: dict[tuple[int, int, int, int], int] = {}
         self._end = 0
         self._making, self._reading = 0.0, 0.0  # seconds an entry

@@ -134,7 +134,7 @@ def spread(n, methods, folder):
         raise SystemExit(f"n = {n}: the run ended with {code}")
     with xr.open_zarr(store) as ds:
         found = {
-            method: [float(ds[name].sel(method=method).squeeze()) for name in ("seconds", "epsilon", "iterations")]
+            method: [float(ds[name].sel({"method": method}).squeeze()) for name in ("seconds", "epsilon", "iterations")]
             for method in methods
         }
     return found, memory

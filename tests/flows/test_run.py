@@ -1,5 +1,6 @@
 """The run command: growth, refusals, failing cells, interruption."""
 
+import hashlib
 import json
 import os
 import signal
@@ -8,9 +9,11 @@ import sys
 
 import httpx
 import numpy as np
+import pytest
 import xarray as xr
+import zarr
 
-from pipeline import function_matrix
+from pipeline import approximate, approximate_tensor, function_matrix
 from tests.support import calls
 
 
@@ -61,6 +64,63 @@ def test_other_constants_are_refused_for_a_store(write_spec, workspace, epsweep)
     assert refused.stderr.count("\n") == 1
     assert "settings.ap.tolerance = 0.01, this spec says 0.02; use another --store" in refused.stderr
     assert len(calls(workspace)) == 1
+
+
+def test_matrices_and_tensors_in_files_are_swept_with_every_method(workspace, epsweep):
+    random = np.random.default_rng(0)
+    values = {
+        "tall.npy": (random.standard_normal((90, 4)) @ random.standard_normal((4, 40))).astype(np.float32),
+        "deep.npy": random.standard_normal((9, 12, 10)),
+        "wide.zarr": random.standard_normal((30, 70)),
+    }
+    (workspace / "data").mkdir()
+    for name, array in values.items():
+        if name.endswith("npy"):
+            np.save(workspace / "data" / name, array)
+        else:
+            zarr.create_array(workspace / "data" / name, data=array, chunks=(16, 16))
+    blocks = [
+        "{function: {file: tall.npy}, r: [2, 4], method: [svd, ap, minimax, random_embedding], seeds: 2}",
+        "{function: {file: deep.npy}, r: [3], method: [svd, ap, minimax], seeds: 1}",
+        "{function: {file: wide.zarr}, r: [5], method: [svd, minimax], seeds: 1}",
+        "{function: [gaussian], sampling: [ball-symmetric], m: [2], n: [40], r: [2], method: [svd], seeds: 1}",
+    ]
+    spec = workspace / "data" / "files.yaml"
+    spec.write_text("name: files\nsettings: {minimax: {budget: quick}}\ngrid:\n  - " + "\n  - ".join(blocks))
+    done = epsweep("run", spec)
+    assert done.returncode == 0, done.stderr
+    assert "done: 22 of 22 cells" in done.stdout
+    with xr.open_zarr(workspace / "results/files.zarr") as ds:
+        assert int((ds["status"] == 1).sum()) == 22
+        given = ds["epsilon"].sel(sampling="given", m=0)
+        tall = given.sel(function="tall.npy", n=40)
+        for method in ("svd", "ap", "minimax", "random_embedding"):
+            settings = {"budget": "quick"} if method == "minimax" else {}
+            for r, seed in ((2, 0), (4, 1)):
+                expected = approximate(values["tall.npy"], r, method, seed=seed, **settings).max_error
+                found = float(tall.sel({"method": method, "r": r, "seed": seed})) * np.abs(values["tall.npy"]).max()
+                assert found == pytest.approx(expected, rel=1e-6, abs=1e-12)
+        assert float(tall.sel({"method": "svd", "r": 4, "seed": 0})) < 1e-6
+        wide = float(given.sel({"function": "wide.zarr", "n": 30, "r": 5, "method": "svd", "seed": 0}))
+        assert wide == pytest.approx(
+            approximate(values["wide.zarr"], 5, "svd").max_error / largest_entry(values["wide.zarr"])
+        )
+        deep = float(given.sel({"function": "deep.npy", "n": 9, "r": 3, "method": "svd", "seed": 0}))
+        assert deep == pytest.approx(
+            approximate_tensor(values["deep.npy"], 3, "svd").max_error / largest_entry(values["deep.npy"])
+        )
+        digest = hashlib.sha256((workspace / "data/tall.npy").read_bytes()).hexdigest()
+        assert json.loads(ds.attrs["settings"])["tall.npy"] == {"sha256": digest}
+    assert "0 to compute" in epsweep("run", spec).stdout
+    np.save(workspace / "data/tall.npy", values["tall.npy"] + 1)
+    changed = epsweep("run", spec)
+    assert changed.returncode == 2
+    assert changed.stderr.startswith("epsweep: store: results/files.zarr was computed with other contents of tall.npy")
+    assert len(changed.stderr.splitlines()) == 1
+
+
+def largest_entry(values):
+    return float(np.abs(values).max())
 
 
 def test_failing_cells_are_named_and_retried_alone(write_spec, workspace, epsweep):

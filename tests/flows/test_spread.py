@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import dask
@@ -18,12 +19,16 @@ from flows.launch import RESTARTING
 from flows.planning import make_plan
 from flows.spread import ClusterPasses, Halt
 from pipeline.errors import EpsweepError, InputError
+from pipeline.files import FileRecipe
 from pipeline.grid import parse_sweep
 from pipeline.matrix import MatrixRecipe
-from pipeline.passes import LocalPasses, largest_entry, max_error, times
+from pipeline.minimax import BUDGETS, MinimaxSettings, minimax
+from pipeline.passes import LocalPasses, Piece, largest_entry, max_error, times
+from pipeline.projections import APSettings, alternating_projections, clipped_products
 from pipeline.svd import randomized_svd
 
 GIB = 2**30
+METHODS = ("svd", "ap", "minimax")
 SIZE = 4500
 LOOPBACK = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0", "worker_dashboard_address": "127.0.0.1:0"}
 SPEC = """
@@ -102,14 +107,34 @@ def test_cells_that_fit_are_not_spread():
     assert make_plan(fitting, fitting.wanted, 2).spread == []
 
 
-@pytest.mark.parametrize("method", ["[ap]", "[svd, minimax]"])
-def test_cell_of_a_method_that_cannot_be_spread_is_refused_with_the_numbers(method):
-    large = sweep("[20000]", method)
+@pytest.mark.parametrize(
+    ("method", "settings"),
+    [
+        ("[svd, random_embedding]", ""),
+        ("[ap]", ", ap: {projection: exact}"),
+        ("[svd, minimax]", ", minimax: {warm_start: rank}"),
+        ("[svd]", ", svd: {driver: lapack}"),
+    ],
+)
+def test_cell_of_a_method_that_cannot_be_spread_is_refused_with_the_numbers(method, settings):
+    text = SPEC.format(n="[20000]", method=method).replace("}}\n", "}" + settings + "}\n", 1)
+    large = parse_sweep(text)
     plan = make_plan(large, large.wanted, 2, 1.5 * GIB)
     with pytest.raises(
-        InputError, match=r"^grid: a case needs 18\.\d GiB and a worker has 1\.5 GiB \(.*n=20000.*method=[am]"
+        InputError, match=r"^grid: a case needs \d+\.\d GiB and a worker has 1\.5 GiB \(.*n=20000.*method="
     ):
         plan.require_memory(1.5 * GIB)
+
+
+def test_cells_of_iterative_methods_are_spread_with_their_matrix():
+    large = sweep("[20000]", "[svd, ap, minimax]")
+    plan = make_plan(large, large.wanted, 2, 1.5 * GIB)
+    assert [len(batch.cells) for batch in plan.spread] == [6, 6]
+    assert plan.batches == []
+    plan.require_memory(1.5 * GIB, 4 * GIB)
+    alone = [make_plan(each, each.wanted, 2, 1.5 * GIB) for each in (sweep("[20000]", f"[{m}]") for m in METHODS)]
+    assert sum(each.seconds for each in alone) > plan.seconds  # the decomposition is computed once for svd and minimax
+    assert plan.seconds > max(each.seconds for each in alone)
 
 
 def test_cell_that_is_too_large_even_when_spread_is_refused():
@@ -164,6 +189,69 @@ def test_workers_find_what_this_process_finds_bit_for_bit(client, sampling):
     assert found.s.tobytes() == expected.s.tobytes()
     factors = expected.balanced_factors(12)
     assert max_error(there, *factors) == max_error(here, *factors)
+
+
+def test_blocks_of_a_file_are_read_where_they_are_used(client, tmp_path):
+    values = np.random.default_rng(0).standard_normal((2500, 1700))
+    np.save(tmp_path / "data.npy", values)
+    there = ClusterPasses(client, FileRecipe(str(tmp_path / "data.npy")), threading.Event())
+    assert there.shape == values.shape
+    thin = np.random.default_rng(1).standard_normal((1700, 8))
+    assert there.run(times, [thin]).rows.tobytes() == LocalPasses(values).run(times, [thin]).rows.tobytes()
+    found, expected = (randomized_svd(passes, 20, 1) for passes in (there, LocalPasses(values)))
+    assert found.vt.tobytes() == expected.vt.tobytes()
+
+
+@pytest.mark.parametrize("sampling", ["ball-independent", "ball-symmetric"])
+def test_iterative_methods_find_there_what_they_find_here_bit_for_bit(client, sampling, monkeypatch):
+    monkeypatch.setitem(BUDGETS, "quick", replace(BUDGETS["quick"], stages=(15, 190), steps=4))
+    there = ClusterPasses(client, recipe("gaussian", 2100, sampling), threading.Event())
+    here = LocalPasses(there.matrix)
+    decomposition = randomized_svd(here, 20, 1)
+    few = APSettings(max_projections=8, warm_up=2)
+    (found, errors, _), (expected, same, _) = (alternating_projections(each, 4, few, 1) for each in (there, here))
+    assert errors == same
+    assert [each.tobytes() for each in found] == [each.tobytes() for each in expected]
+    quick = MinimaxSettings(budget="quick")
+    found, expected = (minimax(each, 3, quick, decomposition) for each in (there, here))
+    assert found.history == expected.history
+    assert found.left.tobytes() == expected.left.tobytes()
+    assert found.right.tobytes() == expected.right.tobytes()
+    assert found.history[-1] == max_error(here, found.left, found.right)
+    assert found.history[-1] < max_error(here, *decomposition.balanced_factors(3))
+
+
+def test_entries_stay_with_the_worker_that_made_them_until_it_dies(client, module, tmp_path):
+    passes = ClusterPasses(client, recipe(f"{module}:deadly_once"), threading.Event())
+    scaled = passes.scaled(2.0, np.float32)
+    thin = np.random.default_rng(0).standard_normal((SIZE, 4)).astype(np.float32)
+    factors = thin[:, :2], thin[:, 2:]
+    log = tmp_path / "tiles.log"
+
+    def tiles_made() -> int:
+        count = len(log.read_text().splitlines()) if log.exists() else 0
+        log.unlink(missing_ok=True)
+        return count
+
+    def one_pass() -> Piece:
+        return scaled.run(clipped_products, [factors[1], thin[:, :2], np.array([0.1])], [factors[0]])
+
+    first = one_pass()
+    assert tiles_made() >= 18 * 18
+    second = one_pass()
+    assert tiles_made() == 0
+    kill_one_worker(client)
+    third = one_pass()
+    assert 0 < tiles_made() < 18 * 18
+    for found in (second, third):
+        assert found.rows.tobytes() == first.rows.tobytes()
+        assert found.totals[0].tobytes() == first.totals[0].tobytes()
+        assert found.largest == first.largest
+
+
+def kill_one_worker(client: Client) -> None:
+    pids = client.run(os.getpid)
+    os.kill(sorted(pids.values())[0], signal.SIGKILL)
 
 
 def test_worker_that_dies_costs_its_groups_only(client, module, tmp_path):
