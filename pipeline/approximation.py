@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ValidationError
 
-from pipeline.arrays import FloatArray, as_matrix, entries_of
+from pipeline.arrays import BlockMatrix, FloatArray, as_matrix, entries_of
 from pipeline.certificates import CertificateSettings, certified_bound, checked_bound
 from pipeline.embedding import EmbeddingSettings, random_embedding
 from pipeline.errors import InputError
@@ -178,7 +178,7 @@ def get_method(name: str) -> Method:
 
 
 def approximate(
-    matrix: npt.ArrayLike | FunctionMatrix,
+    matrix: npt.ArrayLike | BlockMatrix,
     rank: int,
     method: str = "minimax",
     seed: int = 0,
@@ -191,9 +191,9 @@ def approximate(
 
     Parameters
     ----------
-    matrix : array_like of shape (n1, n2) or FunctionMatrix
-        F, real and finite. Of a FunctionMatrix beyond `pipeline.passes.STORED_BYTES` the method "svd" only holds
-        blocks: all processors make passes over it.
+    matrix : array_like of shape (n1, n2), FunctionMatrix or FileMatrix
+        F, real and finite. Of one beyond `pipeline.passes.STORED_BYTES` that is made or read in blocks only blocks are
+        held: all processors make passes over it.
     rank : int
         r, between 1 and min(n1, n2).
     method : str
@@ -226,7 +226,7 @@ def approximate(
     """
     generated = matrix if isinstance(matrix, FunctionMatrix) else None
     values: FloatArray | LocalPasses
-    if isinstance(matrix, FunctionMatrix) and 8 * math.prod(matrix.shape) > STORED_BYTES:
+    if isinstance(matrix, BlockMatrix) and len(matrix.shape) == 2 and 8 * math.prod(matrix.shape) > STORED_BYTES:
         values = LocalPasses(matrix, os.cpu_count() or 1)
     else:
         values = as_matrix(matrix)

@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -16,7 +17,7 @@ _BUFFER = 2**22
 
 
 def _map_npy(path: str) -> Any:
-    return np.load(path, mmap_mode="r", allow_pickle=False)
+    return np.lib.format.open_memmap(path, mode="r")
 
 
 def _open_zarr(path: str) -> Any:
@@ -68,21 +69,22 @@ class FileMatrix:
     _values: Any = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        reader = _READERS.get(Path(self.path).suffix)
+        reader, name = _READERS.get(Path(self.path).suffix), one_line(self.path)
         if reader is None:
-            raise InputError(f"file: {self.path} is neither a .npy file nor a .zarr folder; save it as one")
+            raise InputError(f"file: {name} is neither a .npy file nor a .zarr folder; save it as one")
         try:
             values = reader(self.path)
+            dtype, shape = np.dtype(values.dtype), tuple(values.shape)
         except ImportError:
             raise
         except Exception as error:  # of the library that reads it
             raise InputError(
-                f"file: {self.path} cannot be read ({type(error).__name__}: {one_line(error, 200)}); name an array "
-                "that every worker can read, beside the spec or with its whole path"
+                f"file: {name} cannot be read ({type(error).__name__}: {one_line(error)}); name an array that every "
+                "worker can read, beside the spec or with its whole path"
             ) from error
-        if np.dtype(values.dtype).kind not in "fiub" or len(values.shape) < 2 or 0 in values.shape:
+        if dtype.kind not in "fiub" or len(shape) < 2 or 0 in shape:
             raise InputError(
-                f"file: {self.path} holds {values.dtype} of shape {values.shape}; give real numbers of two or more "
+                f"file: {name} holds {one_line(dtype, 80)} of shape {shape}; give real numbers of two or more "
                 "dimensions"
             )
         object.__setattr__(self, "_values", values)
@@ -100,9 +102,9 @@ class FileMatrix:
         InputError
             If one of them is NaN or infinite.
         """
-        block = np.array(self._values[ranges], dtype=np.float64)
+        block = np.array(self._values[ranges], dtype=np.float64, order="C")
         starts = [each.indices(n)[0] for each, n in zip(ranges, self.shape, strict=True)]
-        check_finite(block, f"file {self.path}", starts)
+        check_finite(block, f"file {one_line(self.path)}", starts)
         return block
 
     def to_numpy(self) -> FloatArray:
@@ -118,14 +120,15 @@ def find_file(name: str, folder: Path) -> str:
     InputError
         If there is none.
     """
-    for place in (folder, Path.cwd()):
-        if (place / name).exists():
-            return str((place / name).resolve())
-    raise InputError(f"file: {name} is not there; put it beside the spec or in the working directory")
+    with suppress(OSError, ValueError):  # a name that no file can have
+        for place in (folder, Path.cwd()):
+            if (place / name).exists():
+                return str((place / name).absolute())
+    raise InputError(f"file: {one_line(name)} is not there; put it beside the spec or in the working directory")
 
 
 def sha256_of(path: str) -> str:
-    """SHA-256 of a file, or of the names and contents of all files of a folder.
+    """SHA-256 of a file, or of the sizes, names and contents of all files of a folder.
 
     Raises
     ------
@@ -138,16 +141,16 @@ def sha256_of(path: str) -> str:
         stamps = tuple((str(each.relative_to(root)), each.stat().st_size, each.stat().st_mtime_ns) for each in files)
         return _digest(path, stamps)
     except OSError as error:
-        raise InputError(f"file: {path} cannot be read ({error.strerror})") from error
+        raise InputError(f"file: {one_line(path)} cannot be read ({error.strerror})") from error
 
 
 @lru_cache(maxsize=64)
 def _digest(path: str, stamps: tuple[tuple[str, int, int], ...]) -> str:
     """Digest of what has not changed since its stamps were taken."""
     digest = hashlib.sha256()
-    for name, _, _ in stamps:
+    for name, size, _ in stamps:
         if name != ".":
-            digest.update(name.encode() + b"\0")
+            digest.update(f"{size} {name}\0".encode())
         with (Path(path) / name).open("rb") as file:
             while part := file.read(_BUFFER):
                 digest.update(part)

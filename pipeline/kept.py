@@ -4,9 +4,10 @@ import os
 import shutil
 import tempfile
 import weakref
+from contextlib import suppress
 from threading import Lock
 from time import perf_counter
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -36,14 +37,16 @@ class ScaledMatrix:
     """
 
     def __init__(self, matrix: Matrix, scale: float, dtype: npt.DTypeLike, folder: str | None = None) -> None:
-        self._matrix, self._scale, self._dtype, self._folder = matrix, scale, np.dtype(dtype), folder
-        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 (it lives as long as this)
-        weakref.finalize(self, self._file.close)
+        self._matrix, self._scale, self._dtype = matrix, scale, np.dtype(dtype)
+        self._folder = folder or tempfile.gettempdir()
         self._places: dict[tuple[int, int, int, int], int] = {}
         self._end = 0
         self._making, self._reading = 0.0, 0.0  # seconds an entry
-        self._lock = Lock()
-        self._full = False
+        self._lock, self._full = Lock(), False
+        self._file: BinaryIO | None = None
+        with suppress(OSError):
+            self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 (it lives as long as this)
+            weakref.finalize(self, self._file.close)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -56,43 +59,45 @@ class ScaledMatrix:
         """Type of the entries."""
         return self._dtype
 
-    @property
-    def kept_bytes(self) -> int:
-        """Size of the file."""
-        return self._end
-
     def block(self, rows: slice, cols: slice) -> RealArray:
         """Entries of a contiguous row and column range; kept under these very bounds."""
-        key = rows.start, rows.stop, cols.start, cols.stop
-        place = self._places.get(key)
+        (top, bottom, _), (left, right, _) = (each.indices(n) for each, n in zip((rows, cols), self.shape, strict=True))
+        place = self._places.get((top, bottom, left, right))
         started = perf_counter()
         if place is not None and self._reading <= self._making:
-            entries = np.empty((rows.stop - rows.start, cols.stop - cols.start), self._dtype)
-            if os.preadv(self._file.fileno(), [entries.data], place) == entries.nbytes:
+            entries = np.empty((bottom - top, right - left), self._dtype)
+            if self._read(entries, place):
                 self._reading = _measured(self._reading, (perf_counter() - started) / entries.size)
                 return entries
         self._reading *= _FORGIVEN
         entries = divided(entries_of(self._matrix, rows, cols), self._scale, self._dtype)
-        self._making = _measured(self._making, (perf_counter() - started) / entries.size)
-        if place is None and not self._full:
-            self._keep(key, entries)
+        self._making = _measured(self._making, (perf_counter() - started) / max(entries.size, 1))
+        if place is None:
+            place = self._written(entries)
+            if place is not None:
+                self._places[top, bottom, left, right] = place
         return entries
 
-    def _keep(self, key: tuple[int, int, int, int], entries: RealArray) -> None:
-        """Write a block to the file, unless the disk has no room for it."""
+    def _read(self, entries: RealArray, place: int) -> bool:
+        """Fill an array from the file; whether that was possible."""
+        with suppress(OSError):
+            return self._file is not None and os.preadv(self._file.fileno(), [entries.data], place) == entries.nbytes
+        return False
+
+    def _written(self, entries: RealArray) -> int | None:
+        """Write a block to the file; its place there, or None once the disk had no room."""
+        if self._file is None or self._full:
+            return None
         with self._lock:
             place = self._end
             self._end += entries.nbytes
-        try:
-            usage = shutil.disk_usage(self._folder or tempfile.gettempdir())
-            if usage.free - entries.nbytes > _LEFT_FREE * (usage.free + place):
-                self._full = os.pwritev(self._file.fileno(), [entries.data], place) != entries.nbytes
-            else:
-                self._full = True
-        except OSError:
-            self._full = True
-        if not self._full:
-            self._places[key] = place
+        with suppress(OSError):
+            free = shutil.disk_usage(self._folder).free
+            room = free - entries.nbytes > _LEFT_FREE * (free + place)
+            if room and os.pwritev(self._file.fileno(), [entries.data], place) == entries.nbytes:
+                return place
+        self._full = True
+        return None
 
 
 def _measured(before: float, now: float) -> float:

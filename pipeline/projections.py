@@ -336,7 +336,8 @@ def alternating_projections(
         scale, iterate = max_norm(target), _PassesIterate
     scaled = _scaled(target, scale, np.float64)
     if start is not None:
-        factors: Factors = (start[0] / scale, *start[1:])
+        share = scale ** (1 / len(start))  # of each factor, so that all fit into single precision
+        factors: Factors = tuple(factor / share for factor in start)
     elif train:
         factors = random_train(target.shape, rank, stream("start", seed))
     else:

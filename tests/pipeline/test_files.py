@@ -4,6 +4,7 @@ import hashlib
 import os
 import pickle
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -322,7 +323,7 @@ def test_file_is_looked_for_beside_the_spec_and_then_in_the_working_directory(tm
             assert find_file(name, beside) == str(folder / name)
         (folder / "data.zarr").mkdir()
         assert find_file("data.zarr", beside) == str(folder / "data.zarr")
-    assert find_file("../here/data.npy", beside) == str(here / "data.npy")
+    assert Path(find_file("../here/data.npy", beside)).samefile(here / "data.npy")
     assert find_file(str(here / "data.npy"), beside) == str(here / "data.npy")
 
 
@@ -330,6 +331,25 @@ def test_file_that_is_nowhere_is_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     told = refused(lambda: find_file("none.npy", tmp_path))
     assert told == "file: none.npy is not there; put it beside the spec or in the working directory"
+
+
+def test_link_keeps_the_suffix_of_its_name(tmp_path):
+    Path(saved(tmp_path, MATRIX)).rename(tmp_path / "0a1b2c")
+    (tmp_path / "data.npy").symlink_to(tmp_path / "0a1b2c")
+    found = FileMatrix(find_file("data.npy", tmp_path))
+    assert np.array_equal(found.to_numpy(), MATRIX)
+
+
+def test_archive_named_npy_is_refused(tmp_path):
+    np.savez(tmp_path / "a.npz", a=np.eye(3))
+    (tmp_path / "a.npz").rename(tmp_path / "data.npy")
+    refused(lambda: FileMatrix(str(tmp_path / "data.npy")))
+
+
+@pytest.mark.parametrize("name", ["x" * 900, "a/" * 600, '"a\\nb.npy"', '"a\\0b.npy"'])
+def test_odd_names_are_refused_in_one_short_line(folder, name):
+    told = refused(lambda: parsed(folder, block(name)))
+    assert "is not there" in told
 
 
 # --- sweeps

@@ -7,7 +7,7 @@ import shutil
 from collections import namedtuple
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
-from threading import Barrier
+from threading import Barrier, Event, Thread
 
 import numpy as np
 import pytest
@@ -82,7 +82,7 @@ def test_entries_are_the_quotients_rounded_once_when_made_and_when_read(dtype, e
         assert_right(scaled, BLOCKS, values, scale)
     assert inner.made == BLOCKS
     assert (scaled.shape, scaled.dtype) == (SHAPE, np.dtype(dtype))
-    assert scaled.kept_bytes == VALUES.size * np.dtype(dtype).itemsize
+    assert os.fstat(scaled._file.fileno()).st_size == VALUES.size * np.dtype(dtype).itemsize
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -152,11 +152,42 @@ def test_file_has_no_name_and_is_in_the_folder_that_is_given(tmp_path):
     inner = Logged(VALUES)
     scaled = ScaledMatrix(inner, SCALE, np.float32, str(tmp_path))
     assert_right(scaled)
-    assert os.fstat(scaled._file.fileno()).st_size == scaled.kept_bytes == 4 * VALUES.size
+    assert os.fstat(scaled._file.fileno()).st_size == 4 * VALUES.size
     assert os.fstat(scaled._file.fileno()).st_dev == tmp_path.stat().st_dev
     assert list(tmp_path.iterdir()) == []
-    with pytest.raises(FileNotFoundError):
-        ScaledMatrix(inner, SCALE, np.float32, str(tmp_path / "none"))
+
+
+def test_folder_that_cannot_be_written_to_is_done_without(tmp_path):
+    inner = Logged(VALUES)
+    scaled = ScaledMatrix(inner, SCALE, np.float32, str(tmp_path / "none"))
+    for _ in range(2):
+        assert_right(scaled)
+    assert inner.made == BLOCKS * 2
+
+
+def test_block_that_another_thread_could_not_write_is_not_taken_for_kept(monkeypatch):
+    """The first write fails only after a second one, begun later, has succeeded."""
+    first_writes, second_done = Event(), Event()
+    write = os.pwritev
+
+    def pwritev(file, buffers, place):
+        if place == 0:
+            first_writes.set()
+            second_done.wait(10)
+            return 0
+        return write(file, buffers, place)
+
+    _, scaled = kept()
+    monkeypatch.setattr(os, "pwritev", pwritev)
+    scaled._making = math.inf  # reading counts as the faster
+    first = Thread(target=lambda: scaled.block(*BLOCKS[0]))
+    first.start()
+    assert first_writes.wait(10)
+    scaled.block(*BLOCKS[1])
+    second_done.set()
+    first.join()
+    for _ in range(2):
+        assert_right(scaled)
 
 
 def test_file_is_closed_with_the_matrix():
@@ -185,7 +216,7 @@ def test_block_that_cannot_be_made_is_not_kept_and_tried_again():
         scaled.block(*BLOCKS[0])
     with pytest.raises(ValueError, match="other"):
         scaled.block(*BLOCKS[1])
-    assert scaled.kept_bytes == 0
+    assert os.fstat(scaled._file.fileno()).st_size == 0
     for _ in range(2):
         assert_right(scaled)
     assert inner.made == [*BLOCKS[:2], *BLOCKS]
@@ -266,7 +297,7 @@ def test_block_that_is_read_in_part_is_made_again(monkeypatch, got):
     assert inner.made == BLOCKS * 2
     assert_right(scaled)
     assert inner.made == BLOCKS * 2
-    assert scaled.kept_bytes == 4 * VALUES.size  # not kept twice
+    assert os.fstat(scaled._file.fileno()).st_size == 4 * VALUES.size  # not kept twice
 
 
 # --- the faster of making and reading
@@ -277,7 +308,7 @@ def test_block_is_made_again_while_reading_is_slower():
     for _ in range(4):
         assert_right(scaled)
     assert inner.made == BLOCKS * 4
-    assert scaled.kept_bytes == 4 * VALUES.size
+    assert os.fstat(scaled._file.fileno()).st_size == 4 * VALUES.size
     scaled._reading = 0.0
     scaled._making = math.inf
     assert_right(scaled)

@@ -530,6 +530,14 @@ def stored_error(name, method, *options):
         return approximate(*MATRICES[name], method, bound="tail", **dict(options)).max_error
 
 
+@pytest.mark.parametrize("scale", [1e-200, 1e200])
+def test_start_from_the_svd_in_single_precision_scales(scale, by_passes):
+    matrix, rank = MATRICES["gaussian"]
+    found = approximate(scale * matrix, rank, "ap", bound="tail", initial="svd")
+    expected = stored_error("gaussian", "ap", ("initial", "svd"))
+    assert found.max_error == pytest.approx(scale * expected, rel=0.03, abs=0)
+
+
 def assert_true(found, matrix, rank):
     """The error is that of the factors, and the history ends there."""
     assert (found.left.shape, found.right.shape) == ((matrix.shape[0], rank), (matrix.shape[1], rank))
