@@ -25,7 +25,7 @@ from prefect_dask.task_runners import DaskTaskRunner
 from flows.batch import Computed, batch_context, compute_spread, submit_batches
 from flows.planning import Batch, Cells
 from flows.progress import Tally
-from flows.spread import SCHEDULER_GONE, ClusterPasses, Halt, worker_threads
+from flows.spread import SCHEDULER_GONE, ClusterPasses, Halt, forget_kept, worker_threads
 from pipeline.errors import EpsweepError, Interrupted
 from pipeline.experiment import Outcome, describe
 from pipeline.grid import Sweep
@@ -113,6 +113,8 @@ class Dispatcher:
                         raise Interrupted(_STOPPED)
                 for batch in spread:
                     self._spread(batch)
+                if spread:
+                    self.runner.client.run(forget_kept, on_error="ignore")
             finally:
                 with suppress(Exception):  # a cluster that is gone has nothing to cancel
                     self.runner.client.cancel(list(self._running), force=True)

@@ -166,7 +166,7 @@ def _draw(curves: xr.Dataset, experiment: Experiment, axis: str, held: Mapping[s
         grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
         for panel, labels in zip(grid.flat, panels, strict=False):
             _draw_panel(panel, curves.sel(labels), experiment, axis, line_axis)
-            panel.set_title(", ".join(str(label) for label in labels.values()))
+            panel.set_title(", ".join(str(label) for label in labels.values()).replace("$", r"\$"))
         for panel in grid.flat[len(panels) :]:
             panel.set_axis_off()
         _label_axes(grid, curves[axis].values.tolist(), axis, experiment)
@@ -199,6 +199,7 @@ def _has_curve(curves: xr.Dataset, experiment: Experiment) -> bool:
 
 def _draw_panel(panel: Axes, curves: xr.Dataset, experiment: Experiment, axis: str, line_axis: str) -> None:
     main = experiment.main
+    curves = curves.isel({axis: curves[axis].values > 0})  # on a logarithmic axis
     x = curves[axis].values
     for position, label in enumerate(curves[line_axis].values.tolist()):
         line = curves.sel({line_axis: label})

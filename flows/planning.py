@@ -102,7 +102,8 @@ class Plan:
         if self.peak_memory > limit:
             raise InputError(
                 f"grid: a case needs {self.peak_memory / 2**30:.1f} GiB and a worker has {limit / 2**30:.1f} GiB "
-                f"({self.largest}); lower n, give fewer and larger workers, or take svd, which can be spread over them"
+                f"({self.largest}), over which its method cannot be spread; take a smaller one, larger workers, or "
+                "leave out svd.driver, ap.projection and minimax.warm_start"
             )
         needed = self.memory_here + neighbours * self.memory_spread
         if self.memory_here and needed > here:

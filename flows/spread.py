@@ -272,6 +272,7 @@ def _compute(
 
 @lru_cache(maxsize=1)
 def _matrix(recipe: Recipe) -> Matrix:
+    _scaled_matrix.cache_clear()
     matrix: Matrix = recipe.make()
     return matrix
 
@@ -279,3 +280,8 @@ def _matrix(recipe: Recipe) -> Matrix:
 @lru_cache(maxsize=1)  # the file of the one before goes with it
 def _scaled_matrix(recipe: Recipe, scaling: _Scaling) -> ScaledMatrix:
     return ScaledMatrix(_matrix(recipe), scaling.scale, scaling.dtype, get_worker().local_directory)
+
+
+def forget_kept() -> None:
+    """Give up what this worker keeps on its disk."""
+    _scaled_matrix.cache_clear()

@@ -193,7 +193,8 @@ def approximate(
     ----------
     matrix : array_like of shape (n1, n2), FunctionMatrix or FileMatrix
         F, real and finite. Of one beyond `pipeline.passes.STORED_BYTES` that is made or read in blocks only blocks are
-        held: all processors make passes over it.
+        held, by "svd", "ap" and "minimax": all processors make passes over it. "random_embedding", exact projections,
+        `start` and `warm_start` hold it whole.
     rank : int
         r, between 1 and min(n1, n2).
     method : str

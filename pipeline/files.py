@@ -2,29 +2,86 @@
 
 import hashlib
 import importlib
+import math
+import os
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from pipeline.arrays import FloatArray, check_finite
 from pipeline.errors import InputError, one_line
 
 _BUFFER = 2**22
+_LARGEST_CHUNK = 64 * 2**20
+_HELD = 2**31  # arrays up to this many bytes are read once
 
 
-def _map_npy(path: str) -> Any:
-    return np.lib.format.open_memmap(path, mode="r")
+class _NpyFile:
+    """Array in a ``.npy`` file that is read, not mapped: what was looked at of a map counts as memory of the process.
+
+    Parameters
+    ----------
+    path : str
+
+    Raises
+    ------
+    ValueError, OSError
+        If it is not such a file.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        with Path(path).open("rb") as file:
+            version = np.lib.format.read_magic(file)
+            if version not in _HEADERS:
+                raise ValueError(f"format version {version[0]}.{version[1]}")
+            self.shape, self._fortran, self.dtype = _HEADERS[version](file)
+            self._offset = file.tell()
+            size = os.fstat(file.fileno()).st_size
+        if self.dtype.hasobject:
+            raise ValueError("it holds Python objects")
+        if size < self._offset + math.prod(self.shape) * self.dtype.itemsize:
+            raise ValueError("it is shorter than its header says")
+
+    def __getitem__(self, ranges: tuple[slice, ...]) -> npt.NDArray[Any]:
+        bounds = [each.indices(n)[:2] for each, n in zip(ranges, self.shape, strict=True)]
+        if self._fortran:
+            return self._read(bounds[::-1], self.shape[::-1]).T
+        return self._read(bounds, self.shape)
+
+    def _read(self, bounds: Sequence[tuple[int, int]], shape: tuple[int, ...]) -> npt.NDArray[Any]:
+        """Read a block of an array in C order, one run of neighbouring entries after the other."""
+        block = np.empty([max(stop - start, 0) for start, stop in bounds], self.dtype)
+        strides = [math.prod(shape[k + 1 :]) for k in range(len(shape))]
+        runs = block.reshape(-1, block.shape[-1]) if block.size else block[:0].reshape(0, 1)
+        leading = product(*(range(start, stop) for start, stop in bounds[:-1]))
+        with Path(self._path).open("rb") as file:
+            for run, index in zip(runs, leading, strict=False):
+                first = bounds[-1][0] + sum(i * stride for i, stride in zip(index, strides, strict=False))
+                place = self._offset + first * self.dtype.itemsize
+                if os.preadv(file.fileno(), [run.data.cast("B")], place) != run.nbytes:
+                    raise InputError(f"file: {one_line(self._path)} has become shorter while it was read; restore it")
+        return block
+
+
+_HEADERS: dict[tuple[int, int], Any] = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
 
 
 def _open_zarr(path: str) -> Any:
-    return importlib.import_module("zarr").open_array(path, mode="r")  # nothing else here needs it
+    return importlib.import_module("zarr").open_array(path, mode="r")  # only who has such a folder needs it
 
 
-_READERS = {".npy": _map_npy, ".zarr": _open_zarr}
+_READERS = {".npy": _NpyFile, ".zarr": _open_zarr}
 
 
 @dataclass(frozen=True)
@@ -35,9 +92,19 @@ class FileRecipe:
     ----------
     path : str
         Absolute.
+    shape : tuple of int
+    stamp : int
+        Of the contents, where it was made: whoever keeps entries keeps them under it.
     """
 
     path: str
+    shape: tuple[int, ...]
+    stamp: int
+
+    @classmethod
+    def of(cls, path: str) -> "FileRecipe":
+        """Look at a file."""
+        return cls(path, FileMatrix(path).shape, hash(_stamps(path)))
 
     def make(self) -> "FileMatrix":
         """The matrix or tensor.
@@ -45,9 +112,15 @@ class FileRecipe:
         Raises
         ------
         InputError
-            If it cannot be read.
+            If it cannot be read, or is another one.
         """
-        return FileMatrix(self.path)
+        matrix = FileMatrix(self.path)
+        if matrix.shape != self.shape:
+            raise InputError(
+                f"file: {one_line(self.path)} has the shape {matrix.shape} here and {self.shape} where the run was "
+                "started; give every machine the same file"
+            )
+        return matrix
 
 
 @dataclass(frozen=True)
@@ -86,6 +159,12 @@ class FileMatrix:
             raise InputError(
                 f"file: {name} holds {one_line(dtype, 80)} of shape {shape}; give real numbers of two or more "
                 "dimensions"
+            )
+        chunk = math.prod(getattr(values, "chunks", None) or (1,)) * dtype.itemsize
+        if chunk > _LARGEST_CHUNK and math.prod(shape) * 8 > _HELD:
+            raise InputError(
+                f"file: {name} has chunks of {chunk / 2**20:.0f} MiB, which are read anew for every block; store it in "
+                f"chunks of up to {_LARGEST_CHUNK // 2**20} MiB, such as 1024 × 2048"
             )
         object.__setattr__(self, "_values", values)
 
@@ -135,13 +214,18 @@ def sha256_of(path: str) -> str:
     InputError
         If it cannot be read.
     """
-    root = Path(path)
     try:
-        files = sorted(each for each in root.rglob("*") if each.is_file()) if root.is_dir() else [root]
-        stamps = tuple((str(each.relative_to(root)), each.stat().st_size, each.stat().st_mtime_ns) for each in files)
-        return _digest(path, stamps)
+        return _digest(path, _stamps(path))
     except OSError as error:
         raise InputError(f"file: {one_line(path)} cannot be read ({error.strerror})") from error
+
+
+def _stamps(path: str) -> tuple[tuple[str, int, int], ...]:
+    """Name, size and time of a file, or of all files of a folder and of those that it links to."""
+    root = Path(path)
+    files = [Path(folder) / each for folder, _, names in os.walk(root, followlinks=True) for each in names] or [root]
+    states = [(str(each.relative_to(root)), each.stat()) for each in sorted(files)]
+    return tuple((name, state.st_size, state.st_mtime_ns) for name, state in states)
 
 
 @lru_cache(maxsize=64)
@@ -150,7 +234,7 @@ def _digest(path: str, stamps: tuple[tuple[str, int, int], ...]) -> str:
     digest = hashlib.sha256()
     for name, size, _ in stamps:
         if name != ".":
-            digest.update(f"{size} {name}\0".encode())
+            digest.update(f"{size} ".encode() + os.fsencode(name) + b"\0")
         with (Path(path) / name).open("rb") as file:
             while part := file.read(_BUFFER):
                 digest.update(part)

@@ -2,6 +2,7 @@
 
 import difflib
 import math
+import posixpath
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -264,6 +265,7 @@ def _take_files(document: Mapping[object, object], experiment: Experiment, folde
         place, name = f"grid[{position}]", named["file"]
         if not isinstance(name, str) or not name:
             raise InputError(f"{place}.{takes}.file: {shown(name)} is not a text; name a .npy file or a .zarr folder")
+        name = posixpath.normpath(name)
         try:
             files[name] = find_file(name, folder)
             fixed = experiment.labels_of_file(files[name])
@@ -343,6 +345,10 @@ def _expand(axis: Axis, allow_code: bool, value: object) -> tuple[Label, ...]:
 
 
 def _check_label(axis: Axis, label: object, place: str, allow_code: bool) -> None:
+    if axis.files and isinstance(label, dict):
+        raise ValueError(
+            f"{place}{shown(label)} stands in a list; write {axis.key}: {{file: data.npy}}, one file a block"
+        )
     if type(label) is not axis.kind:
         wanted = "an integer; write it in digits, such as 1000" if axis.kind is int else "a text; write a name"
         raise ValueError(f"{place}{shown(label)} is not {wanted}")

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from pipeline.arrays import Matrix, RealArray, divided, entries_of
 
-_LEFT_FREE = 0.25  # share of the free space of the disk that is never taken
+_LEFT_FREE = 0.25  # share of the space that the disk had free at first that is never taken
 _MEMORY = 0.9  # weight of what was measured before
 _FORGIVEN = 0.99  # what reading took counts less each time that a block is made, so that it is tried again
 
@@ -44,7 +44,9 @@ class ScaledMatrix:
         self._making, self._reading = 0.0, 0.0  # seconds an entry
         self._lock, self._full = Lock(), False
         self._file: BinaryIO | None = None
+        self._free = 0
         with suppress(OSError):
+            self._free = shutil.disk_usage(self._folder).free
             self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 (it lives as long as this)
             weakref.finalize(self, self._file.close)
 
@@ -92,8 +94,7 @@ class ScaledMatrix:
             place = self._end
             self._end += entries.nbytes
         with suppress(OSError):
-            free = shutil.disk_usage(self._folder).free
-            room = free - entries.nbytes > _LEFT_FREE * (free + place)
+            room = shutil.disk_usage(self._folder).free - entries.nbytes > _LEFT_FREE * self._free
             if room and os.pwritev(self._file.fileno(), [entries.data], place) == entries.nbytes:
                 return place
         self._full = True

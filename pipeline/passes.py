@@ -255,7 +255,7 @@ def times_and_back(matrix: Matrix, rows: slice, shared: tuple[RealArray, ...], b
     """Kernel of Y = F @ thin and of Fᵀ Y, which each entry is made once for."""
     (thin,) = shared
     product, total = np.zeros((rows.stop - rows.start, thin.shape[1])), np.zeros(thin.shape)
-    held = np.empty((PANEL_ROWS, matrix.shape[1]))
+    held = np.empty((min(PANEL_ROWS, len(product)), matrix.shape[1]))
     for panel in panels(rows):
         within = slice(panel.start - rows.start, panel.stop - rows.start)
         for _, cols, entries in tiles(matrix, panel):

@@ -223,7 +223,7 @@ def clipped_products(
     right, basis, (epsilon,) = shared
     (left,) = by_rows
     product, total, largest = np.zeros_like(left), np.zeros_like(basis), []
-    clipped = np.empty((PANEL_ROWS, matrix.shape[1]), right.dtype)
+    clipped = np.empty((min(PANEL_ROWS, len(left)), matrix.shape[1]), right.dtype)
     for panel in panels(rows):
         within = slice(panel.start - rows.start, panel.stop - rows.start)
         found = clipped[: panel.stop - panel.start]

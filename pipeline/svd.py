@@ -119,7 +119,7 @@ def randomized_svd(matrix: Matrix | Passes, width: int, power_iterations: int, s
     width = min(width, *passes.shape)
     forth = stream("sketch", seed).standard_normal((passes.shape[1], width))
     blocks = []
-    for _ in range(power_iterations):
+    for _ in range(min(power_iterations, (min(passes.shape) - 1) // width)):  # no more than fill the space
         found = passes.run(times_and_back, [forth])
         blocks.append(orthonormal(found.rows))
         forth = orthonormal(found.totals[0])
@@ -127,7 +127,7 @@ def randomized_svd(matrix: Matrix | Passes, width: int, power_iterations: int, s
     q = orthonormal(np.hstack(blocks))
     del blocks
     projected = lapack_svd(passes.run(times, [q], transposed=True).rows)
-    complete = q.shape[1] == min(passes.shape)
+    complete = q.shape[1] >= min(passes.shape)
     kept = slice(0, q.shape[1] if complete else width)  # the others are not accurate
     return Decomposition(q @ projected.vt[kept].T, projected.s[kept], projected.u[:, kept].T.copy(), complete=complete)
 

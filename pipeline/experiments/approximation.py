@@ -134,7 +134,7 @@ def _prepare(case: Case, settings: ApproximationSettings, spread: Spread | None)
 
 def _recipe(case: Case, settings: ApproximationSettings) -> Recipe:
     if case["function"] in settings.files:
-        return FileRecipe(settings.files[case["function"]])
+        return FileRecipe.of(settings.files[case["function"]])
     kind = TensorRecipe if get_function(case["function"]).order > 2 else MatrixRecipe
     return kind(case["function"], case["sampling"], case["m"], case["n"], case["seed"])
 
@@ -188,8 +188,8 @@ class _Sizes:
     order : ndarray of int
     n : ndarray
         Side of the square or cube with as many entries.
-    side : ndarray
-        Smallest side.
+    side, rows, columns : ndarray
+        Smallest side, and both sides of a matrix.
     m, r : ndarray
         Latent dimension and rank; 1 where there is none.
     """
@@ -197,6 +197,8 @@ class _Sizes:
     order: npt.NDArray[np.intp]
     n: Floats
     side: Floats
+    rows: Floats
+    columns: Floats
     m: Floats
     r: Floats
 
@@ -205,10 +207,11 @@ class _Sizes:
         """Look at the labels, and at the shapes of files."""
         side, m = columns["n"].astype(np.float64), columns["m"].astype(np.float64)
         ranks = columns["r"].astype(np.float64) if "r" in columns else np.ones_like(side)
-        sizes = cls(_orders(columns, settings), side.copy(), side, m, ranks)
+        sizes = cls(_orders(columns, settings), side.copy(), side, side.copy(), side.copy(), m, ranks)
         for label, path in settings.files.items():
-            shape = FileMatrix(path).shape
-            sizes.n[columns["function"] == label] = math.prod(shape) ** (1 / len(shape))
+            shape, here = FileMatrix(path).shape, columns["function"] == label
+            sizes.n[here] = math.prod(shape) ** (1 / len(shape))
+            sizes.rows[here], sizes.columns[here] = shape[0], math.prod(shape[1:])
         return sizes
 
     def lapack(self, settings: SVDSettings) -> npt.NDArray[np.bool_]:
@@ -308,7 +311,8 @@ def _spread_cost(columns: Columns, settings: ApproximationSettings) -> SpreadCos
     sizes = _Sizes.of(columns, settings)
     n, m, r, method = sizes.n, sizes.m, sizes.r, columns["method"]
     width = np.array([settings.svd.sketch_width(int(rank)) for rank in r.ravel()], dtype=np.float64)
-    basis, powers = (settings.svd.power_iterations + 1) * width, settings.svd.power_iterations
+    width, powers = np.minimum(width, sizes.side), settings.svd.power_iterations
+    basis = width * (1 + np.minimum(powers, (sizes.side - 1) // width))
     generation = n * n * (_GENERATION + _PRODUCT * m)
     decomposition = (2 + powers) * generation + 2 * n * n * _PRODUCT * (basis + 2 * powers * width)
     needed = (method != "ap") | (settings.ap.initial == "svd")
@@ -328,11 +332,14 @@ def _spread_cost(columns: Columns, settings: ApproximationSettings) -> SpreadCos
     possible &= (method != "ap") | (passed & (settings.ap.projection == "subspace"))
     possible &= (method != "minimax") | (passed & (settings.minimax.warm_start == "none"))
     held = np.minimum(8 * n * m, HELD_BYTES) * 2 + 4 * 8 * GROUP_ROWS * TILE_COLUMNS
-    basis_sent = 2 * 8 * basis * n  # what is sent arrives beside what it is unpacked to
-    worker = held + (basis_sent + 8 * basis * GROUP_ROWS + 8 * n * (PANEL_ROWS + 4 * width)) * needed
-    worker = np.where(method == "svd", worker, np.maximum(worker, held + 8 * n * (7 * r + PANEL_ROWS)))
-    here = held + 8 * n * (6 * basis + 4 * width) * needed + 170 * np.minimum(n, settings.svd.dense_limit) ** 2
-    here = here + np.where(method == "svd", 0.0, 8 * n * r * np.where(method == "ap", 30, 60))
+    rows, cols = sizes.rows, sizes.columns
+    panel = np.minimum(rows, PANEL_ROWS) * cols
+    basis_sent = 2 * basis * rows  # what is sent arrives beside what it is unpacked to
+    worker = held + 8 * (basis_sent + basis * GROUP_ROWS + panel + 4 * width * cols) * needed
+    worker = np.where(method == "svd", worker, np.maximum(worker, held + 8 * (panel + 7 * r * np.maximum(rows, cols))))
+    here = held + 8 * (5 * basis * rows + (basis + 4 * width) * cols) * needed
+    here = here + 170 * np.minimum(sizes.side, settings.svd.dense_limit) ** 2
+    here = here + np.where(method == "svd", 0.0, 4 * (rows + cols) * r * np.where(method == "ap", 30, 60))
     return SpreadCost(seconds, np.where(possible, worker, np.inf), here)
 
 

@@ -17,7 +17,7 @@ from threadpoolctl import threadpool_limits
 
 from flows.launch import RESTARTING
 from flows.planning import make_plan
-from flows.spread import ClusterPasses, Halt
+from flows.spread import ClusterPasses, Halt, forget_kept
 from pipeline.errors import EpsweepError, InputError
 from pipeline.files import FileRecipe
 from pipeline.grid import parse_sweep
@@ -194,12 +194,33 @@ def test_workers_find_what_this_process_finds_bit_for_bit(client, sampling):
 def test_blocks_of_a_file_are_read_where_they_are_used(client, tmp_path):
     values = np.random.default_rng(0).standard_normal((2500, 1700))
     np.save(tmp_path / "data.npy", values)
-    there = ClusterPasses(client, FileRecipe(str(tmp_path / "data.npy")), threading.Event())
+    there = ClusterPasses(client, FileRecipe.of(str(tmp_path / "data.npy")), threading.Event())
     assert there.shape == values.shape
     thin = np.random.default_rng(1).standard_normal((1700, 8))
     assert there.run(times, [thin]).rows.tobytes() == LocalPasses(values).run(times, [thin]).rows.tobytes()
     found, expected = (randomized_svd(passes, 20, 1) for passes in (there, LocalPasses(values)))
     assert found.vt.tobytes() == expected.vt.tobytes()
+
+
+@pytest.mark.parametrize("in_place", [True, False])
+def test_file_that_was_changed_is_read_anew_by_workers_that_stay(client, tmp_path, in_place):
+    path = tmp_path / "data.npy"
+    thin, epsilon = np.ones((40, 1)), np.array([0.0])
+
+    def sums() -> list[float]:
+        passes = ClusterPasses(client, FileRecipe.of(str(path)), threading.Event())
+        scaled = passes.scaled(1.0, np.float64)
+        zero = np.zeros((60, 1)), np.zeros((40, 1))
+        clipped = scaled.run(clipped_products, [zero[1], thin, epsilon], [zero[0]]).rows
+        return [float(passes.run(times, [thin]).rows.sum()), float(clipped.sum())]
+
+    np.save(path, np.ones((60, 40)))
+    assert sums() == [2400.0, 2400.0]
+    if not in_place:
+        path.unlink()
+    np.save(path, np.full((60, 40), 2.0))
+    os.utime(path, ns=(0, 1))  # as a clock that stands still in between would not
+    assert sums() == [4800.0, 4800.0]
 
 
 @pytest.mark.parametrize("sampling", ["ball-independent", "ball-symmetric"])
@@ -243,7 +264,10 @@ def test_entries_stay_with_the_worker_that_made_them_until_it_dies(client, modul
     kill_one_worker(client)
     third = one_pass()
     assert 0 < tiles_made() < 18 * 18
-    for found in (second, third):
+    client.run(forget_kept)
+    fourth = one_pass()
+    assert tiles_made() >= 18 * 18
+    for found in (second, third, fourth):
         assert found.rows.tobytes() == first.rows.tobytes()
         assert found.totals[0].tobytes() == first.totals[0].tobytes()
         assert found.largest == first.largest

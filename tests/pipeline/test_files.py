@@ -4,6 +4,7 @@ import hashlib
 import os
 import pickle
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -124,12 +125,18 @@ def test_block_is_a_copy_and_the_file_stays_as_it_is(tmp_path, save):
 @pytest.mark.parametrize("save", [saved, stored])
 def test_recipe_makes_the_matrix_and_equals_that_of_the_same_path(tmp_path, save):
     path = save(tmp_path, MATRIX)
-    assert np.array_equal(FileRecipe(path).make().to_numpy(), MATRIX)
-    assert FileRecipe(path) == FileRecipe(path)
-    assert hash(FileRecipe(path)) == hash(FileRecipe(path))
-    assert FileRecipe(path) != FileRecipe(path + "x")
-    assert FileRecipe(path).make() == FileMatrix(path)
+    recipe = FileRecipe.of(path)
+    assert np.array_equal(recipe.make().to_numpy(), MATRIX)
+    assert recipe == FileRecipe.of(path)
+    assert hash(recipe) == hash(FileRecipe.of(path))
+    assert recipe.make() == FileMatrix(path)
+    file = max(each for each in (Path(path), *Path(path).rglob("*")) if each.is_file())
+    os.utime(file, ns=(0, 1))
+    assert FileRecipe.of(path) != recipe  # perhaps with other contents
     assert isinstance(FileMatrix(path), BlockMatrix)
+    other = save(tmp_path, MATRIX[:10], f"other{Path(path).suffix}")
+    with pytest.raises(InputError, match=r"has the shape \(10, 30\) here and \(40, 30\) where the run was started"):
+        replace(recipe, path=other).make()
 
 
 @pytest.mark.parametrize("save", [saved, stored])
@@ -331,6 +338,59 @@ def test_file_that_is_nowhere_is_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     told = refused(lambda: find_file("none.npy", tmp_path))
     assert told == "file: none.npy is not there; put it beside the spec or in the working directory"
+
+
+def test_npy_file_is_read_not_mapped(tmp_path):
+    """Blocks of a file that shrinks while it is in use are refused; with a map the process would be killed."""
+    path = saved(tmp_path, np.zeros((400, 300)))
+    matrix = FileMatrix(path)
+    os.truncate(path, 500_000)
+    assert np.array_equal(matrix.block(slice(0, 10), slice(5, 20)), np.zeros((10, 15)))
+    assert "shorter" in refused(lambda: matrix.block(slice(390, 400), slice(0, 300)))
+    assert "shorter than its header says" in refused(lambda: FileMatrix(path))
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_every_block_of_a_tensor_in_a_file(tmp_path, order):
+    values = np.asarray(np.arange(2 * 3 * 4 * 5).reshape(2, 3, 4, 5), order=order)
+    matrix = FileMatrix(saved(tmp_path, values))
+    for starts in np.ndindex(2, 3, 4, 5):
+        ranges = tuple(slice(start, start + 2) for start in starts)
+        assert np.array_equal(matrix.block(*ranges), values[ranges])
+        assert matrix.block(*ranges).flags.c_contiguous
+    assert matrix.block(*[slice(1, 1)] * 4).shape == (0, 0, 0, 0)
+    assert matrix.block(slice(0, 2), slice(3, 3), slice(0, 4), slice(0, 5)).shape == (2, 0, 4, 5)
+
+
+def test_digest_of_a_folder_looks_behind_links_and_takes_any_name(tmp_path):
+    path = Path(stored(tmp_path, MATRIX, chunks=(20, 15)))
+    (path / "c").rename(tmp_path / "elsewhere")
+    (path / "c").symlink_to(tmp_path / "elsewhere")
+    before = sha256_of(str(path))
+    chunk = next(each for each in (tmp_path / "elsewhere").rglob("*") if each.is_file())
+    chunk.write_bytes(chunk.read_bytes() + b"x")
+    assert sha256_of(str(path)) != before
+    (path / os.fsdecode(b"\xff")).write_bytes(b"")
+    assert len(sha256_of(str(path))) == 64
+
+
+def test_array_beyond_what_is_held_in_large_chunks_is_refused(tmp_path):
+    path = tmp_path / "large.zarr"
+    zarr.create_array(path, shape=(20_000, 20_000), chunks=(4000, 4000), dtype="f8")
+    assert "chunks of 122 MiB" in refused(lambda: FileMatrix(str(path)))
+    zarr.create_array(tmp_path / "small.zarr", shape=(4000, 4000), chunks=(4000, 4000), dtype="f8")
+    assert FileMatrix(str(tmp_path / "small.zarr")).shape == (4000, 4000)
+
+
+def test_spellings_of_a_name_are_one_label(folder):
+    assert parsed(folder, block("./data.npy")).labels["function"] == ("data.npy",)
+    assert parsed(folder, block("../beside/./data.npy")).labels["function"] == ("../beside/data.npy",)
+
+
+def test_file_in_a_list_is_told_how_to_be_written(folder):
+    assert "write function: {file: data.npy}, one file a block" in refused(
+        lambda: parsed(folder, block(function="[{file: data.npy}]", sampling="[ball-symmetric]", m="[2]", n="[40]"))
+    )
 
 
 def test_link_keeps_the_suffix_of_its_name(tmp_path):

@@ -7,6 +7,7 @@ import pytest
 import scipy.linalg
 
 import pipeline.passes
+import pipeline.svd
 from pipeline import approximate
 from pipeline.matrix import FunctionMatrix, function_matrix
 from pipeline.passes import max_error
@@ -202,3 +203,14 @@ def test_more_power_iterations_come_closer_to_lapack_where_values_decay_slowly()
         found = approximate(values, rank, "svd", driver="randomized", power_iterations=powers, bound="tail")
         excess.append(np.linalg.norm(values - found.left @ found.right.T) - tail)
     assert excess[0] > excess[1] > excess[2] >= -1e-10
+
+
+@pytest.mark.parametrize("shape", [(500, 30), (30, 500), (500, 20), (500, 19), (500, 21)])
+def test_basis_that_fills_the_shorter_side_gives_every_singular_value(shape, monkeypatch):
+    matrix = np.random.default_rng(0).standard_normal(shape)
+    monkeypatch.setattr(pipeline.svd, "STORED_BYTES", 8 * matrix.size - 1)  # as if it could not be held
+    decompositions = Decompositions(matrix, SVDSettings(oversampling=0))
+    found = decompositions.for_rank(10)
+    assert found.complete
+    np.testing.assert_allclose(found.s, np.linalg.svd(matrix)[1], rtol=1e-12)
+    np.testing.assert_allclose((found.u * found.s) @ found.vt, matrix, atol=1e-12)
