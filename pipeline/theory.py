@@ -1,0 +1,486 @@
+"""Bounds of rank and error from the literature, to plot beside measurements.
+
+n, ε, m, C and M broadcast against each other; what comes back has the broadcast shape. Ranks are whole numbers
+as float64, inf where they overflow. A number out of range raises InputError. ‖f‖ = sup|f|; h has one variable.
+
+References
+----------
+Budzinskiy, "When big data actually are low-rank, or entrywise approximation of certain function-generated matrices".
+Udell and Townsend, "Why are big data matrices approximately low rank?".
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import scipy.optimize
+import scipy.special
+
+from pipeline.arrays import FloatArray
+from pipeline.errors import InputError, shown
+from pipeline.functions import BUILT_IN
+
+Numbers: TypeAlias = npt.ArrayLike
+RankOf: TypeAlias = Callable[[FloatArray], FloatArray]
+Theorem = Literal["Example 1.2", "Theorem 3.8", "Theorem 4.5", "Corollary 4.8", "Theorem 6.5"]
+
+_OVERFLOWING = 514  # n choose k overflows for any larger k ≤ n/2
+_LARGEST_DIMENSION = 143  # beyond it m^m overflows
+_LARGEST_EXPONENT = 709.0
+_GROUPS = 4000  # of terms in the series of Lemma 4.3; where the sum is finite, all beyond vanish
+_MORE_TERMS = 40  # beyond these e^−t is lost in rounding
+_LARGEST_SIZE = 2.0**1000
+_TINY = float(np.finfo(np.float64).tiny)
+
+
+def _tolerance(values: Numbers) -> FloatArray:
+    return _numbers("epsilon", values, lambda e: (e > 0) & (e < 1), "give a number strictly between 0 and 1")
+
+
+def _positive(field: str, values: Numbers) -> FloatArray:
+    return _numbers(field, values, lambda v: (v > 0) & np.isfinite(v), "give a positive finite number")
+
+
+def _norms(field: str, values: Numbers) -> FloatArray:
+    return _numbers(field, values, lambda v: v >= 0, "give a number of at least 0")
+
+
+def _whole(field: str, values: Numbers, least: int = 1) -> FloatArray:
+    remedy = f"give a whole number of at least {least}"
+    return _numbers(field, values, lambda v: (v >= least) & np.isfinite(v) & (v == np.floor(v)), remedy)
+
+
+def _numbers(
+    field: str, values: Numbers, valid: Callable[[FloatArray], npt.NDArray[np.bool_]], remedy: str
+) -> FloatArray:
+    """Numbers as float64, or one line that shows the first that is wrong."""
+    try:
+        numbers = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError):
+        raise InputError(f"{field}: {shown(values)} is not a number; {remedy}") from None
+    if (wrong := ~valid(numbers)).any():
+        raise InputError(f"{field}: {float(numbers[wrong][0])} is out of range; {remedy}")
+    return numbers
+
+
+@dataclass(frozen=True)
+class Growth:
+    """How fast derivatives grow: sup|h⁽ˢ⁾| ≤ C Mˢ ‖f‖, and sup|∂^γ f| likewise for partial derivatives in y, |γ| = s.
+
+    Where it holds for every s the function is entire and of exponential type: few are.
+
+    Attributes
+    ----------
+    factor : array_like of float
+        C, in units of ‖f‖. (Assumption 3.5 of Budzinskiy absorbs the norm: its C is this times ‖f‖.)
+    rate : array_like of float
+        M.
+    order : float
+        Largest s for which it holds; no more terms of a Taylor series may be used (Budzinskiy, Remark 3.4).
+    """
+
+    factor: FloatArray | float
+    rate: FloatArray | float
+    order: float = math.inf
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "factor", _positive("factor", self.factor))
+        object.__setattr__(self, "rate", _positive("rate", self.rate))
+
+
+def embedding_rank(n1: Numbers, n2: Numbers, epsilon: Numbers) -> FloatArray:
+    """Rank ⌈9 log(3 n1 n2)/ε²⌉ for an error of ε max‖a_i‖ max‖b_j‖ of A Bᵀ (Budzinskiy, Theorem 1.3).
+
+    Parameters
+    ----------
+    n1, n2 : array_like of int
+        Rows and columns.
+    epsilon : array_like of float
+        Between 0 and 1.
+
+    Returns
+    -------
+    ndarray
+
+    Raises
+    ------
+    InputError
+        If a size is below 1 or ε is not between 0 and 1.
+
+    Examples
+    --------
+    >>> embedding_rank([10**5, 10**7, 10**9], [10**5, 10**7, 10**9], 0.1)
+    array([21713., 30002., 38291.])
+    """
+    return _over_square(9 * (math.log(3) + np.log(_whole("n1", n1)) + np.log(_whole("n2", n2))), epsilon)
+
+
+def kernel_rank(n1: Numbers, n2: Numbers, epsilon: Numbers) -> FloatArray:
+    """Rank for an error of ε of a continuous shift-invariant positive-definite kernel with κ(0) = 1, on any points.
+
+    Budzinskiy, Theorem 5.2. Parameters and errors are those of `embedding_rank`.
+    """
+    return embedding_rank(n1, n2, epsilon)
+
+
+def tensor_embedding_rank(shape: Sequence[Numbers], epsilon: Numbers, constant: Numbers) -> FloatArray:
+    """TT rank ⌈c_d log(2e n_1 … n_d)/ε²⌉ for an error of ε ∏_j max‖row of A_j‖ of a CP decomposition.
+
+    Budzinskiy, Theorem 6.1, equation (6.2). `shape` are the d sizes. `constant` is c_d, of which the text knows no
+    value: "the provable estimates of c_d grow at least as d^d". Other parameters and errors as in `embedding_rank`.
+    """
+    sizes = [np.log(_whole(f"n{k + 1}", size)) for k, size in enumerate(shape)]
+    return _over_square(_positive("constant", constant) * (math.log(2 * math.e) + sum(sizes)), epsilon)
+
+
+def spectral_norm_rank(n: Numbers, epsilon: Numbers) -> FloatArray:
+    """Rank ⌈72 log(2n + 1)/ε²⌉ for an error of ε‖F‖₂ of any n × n matrix F.
+
+    Udell and Townsend, Theorem 1.0. Parameters and errors are those of `embedding_rank`.
+    """
+    return _over_square(72 * np.log1p(2 * _whole("n", n)), epsilon)
+
+
+def analytical_rank(epsilon: Numbers, m: Numbers, growth: Growth) -> FloatArray:
+    """Rank (m + ρ − 1 choose m), ρ = ⌈max(log(C/ε), e² m M)⌉, for an error of ε‖f‖ whatever n (Budzinskiy, (1.1)).
+
+    Parameters
+    ----------
+    epsilon : array_like of float
+        Between 0 and 1.
+    m : array_like of int
+        Latent dimension.
+    growth : Growth
+        Of the partial derivatives in the unit ball, C ≥ 1: those of "Example 1.2".
+
+    Returns
+    -------
+    ndarray
+
+    Raises
+    ------
+    InputError
+        If a number is out of range.
+    """
+    epsilon, m, (factor, rate) = _tolerance(epsilon), _whole("m", m), _in_ball(growth)
+    terms = np.ceil(np.maximum(np.log(factor / epsilon), math.e**2 * m * rate))
+    return _binomial(m + terms - 1, m)
+
+
+def taylor_factorization_rank(epsilon: Numbers, m: Numbers, growth: Growth, radius: Numbers = 1.0) -> FloatArray:
+    """Rank (K + 1) m^K, K = ⌈max(2e m R M, log₂(C/ε))⌉, for an error of ε‖f‖ in the ball of radius R.
+
+    Udell and Townsend, Lemma 4.3; Budzinskiy, Lemma 2.2. They state K ≤ max(…) + 1, the proof takes any K ≥ max(…).
+    Other parameters and errors are those of `analytical_rank`.
+    """
+    epsilon, m, (factor, rate) = _tolerance(epsilon), _whole("m", m), _in_ball(growth)
+    terms = np.ceil(np.maximum(2 * math.e * m * _positive("radius", radius) * rate, np.log2(factor / epsilon)))
+    with np.errstate(over="ignore"):
+        rank: FloatArray = (terms + 1) * m**terms
+    return rank
+
+
+def latent_constants(m: Numbers, growth: Growth, radius: Numbers = 1.0) -> tuple[FloatArray, FloatArray]:
+    """C_u and C_v, which bound ‖u_i‖²/‖f‖ and ‖v_j‖²/‖f‖ of the Taylor factorization f ≈ u·v in the ball of radius R.
+
+    C_u = C² Σ_s (m + s)^m M^{2s}/⌊s/m⌋! and C_v = Σ_s (m + s)^m R^{2s}/s! (Udell and Townsend, proof of Lemma 4.3), so
+    C_u > C² m^m and C_v > m^m. Other parameters and errors are those of `analytical_rank`.
+    """
+    m, (factor, rate) = _whole("m", m), _in_ball(growth)
+    with np.errstate(over="ignore"):
+        return factor**2 * _series(m, rate, m), _series(m, _positive("radius", radius), 1.0)
+
+
+def latent_variable_rank(n1: Numbers, n2: Numbers, epsilon: Numbers, c_u: Numbers, c_v: Numbers) -> FloatArray:
+    """Rank ⌈8 log(n1 + n2 + 1) (1 + 2(C_u + C_v + 1)/ε)²⌉ for an error of ε‖f‖, with `latent_constants`.
+
+    Udell and Townsend, Theorem 4.2; Budzinskiy, Theorem 2.1. Other parameters and errors as in `embedding_rank`.
+    """
+    epsilon, norms = _tolerance(epsilon), _norms("c_u", c_u) + _norms("c_v", c_v) + 1
+    logarithm: FloatArray = np.log1p(_whole("n1", n1) + _whole("n2", n2))
+    with np.errstate(over="ignore"):
+        return np.ceil(8 * logarithm * (1 + 2 * norms / epsilon) ** 2)
+
+
+def taylor_embedding_error(epsilon: Numbers, m: Numbers, growth: Growth) -> FloatArray:
+    """Error ε C e^{m(1 + M²)/2}, in units of ‖f‖, at the rank of `embedding_rank`.
+
+    Budzinskiy, Theorem A.1. Parameters and errors are those of `analytical_rank`.
+    """
+    m, (factor, rate) = _whole("m", m), _in_ball(growth)
+    with np.errstate(over="ignore"):
+        return _tolerance(epsilon) * factor * np.exp(m * (1 + rate**2) / 2)
+
+
+def taylor_embedding_rank(n1: Numbers, n2: Numbers, epsilon: Numbers, m: Numbers, growth: Growth) -> FloatArray:
+    """Rank ⌈9 log(3 n1 n2) C² e^{m(1 + M²)}/ε²⌉ for an error of ε‖f‖ (Budzinskiy, Theorem A.1, section B.2)."""
+    epsilon = _tolerance(epsilon)
+    return embedding_rank(n1, n2, np.maximum(epsilon / (taylor_embedding_error(epsilon, m, growth) / epsilon), _TINY))
+
+
+def hadamard_power_rank(rank: Numbers, t: Numbers, p: int) -> FloatArray:
+    """R_r(t, p), the rank for the t-th Hadamard power of A Bᵀ plus p matrices of rank one (Budzinskiy, Lemma 4.1).
+
+    R(0, 0) = 1, R(t, 0) = r and R(t, p) = 1 + Σ_{s=1..t} R(s, p − 1): (t+p−1 choose p−1) + r (t+p−1 choose p).
+    `rank` is r, that of `embedding_rank`; t and p are whole and at least 0.
+    """
+    t, p = _whole("t", t, 0), int(_whole("p", p, 0))
+    with np.errstate(over="ignore", invalid="ignore"):
+        sums = scipy.special.binom(t + p - 1, p - 1) + np.asarray(rank) * scipy.special.binom(t + p - 1, p)
+    return np.where(t > 0, sums, 1.0)
+
+
+@dataclass(frozen=True)
+class TaylorBound:
+    """A theorem that cuts the Taylor series of h after t ≥ e² M a terms and embeds each power apart.
+
+    It gives rank R_r(t − 1, p) and error C(e^−t + ε(e^{Mb} − 1)), where r and ε are those of the embedding. Errors are
+    in the units of C.
+
+    Attributes
+    ----------
+    reach : float
+        a, how far the series reaches from its centre.
+    spread : float
+        b, the product of the row norms of A and B and those of the matrices of rank one added to it.
+    depth : int
+        p; 1 stands for the rank 1 + (t − 1) r.
+    """
+
+    reach: float
+    spread: float
+    depth: int
+
+    def terms(self, growth: Growth) -> FloatArray:
+        """Smallest t."""
+        return np.maximum(np.ceil(math.e**2 * np.asarray(growth.rate) * self.reach), 1)
+
+    def rank(self, rank: Numbers, t: Numbers) -> FloatArray:
+        """Rank with t terms, from r."""
+        return hadamard_power_rank(rank, _whole("t", t) - 1, self.depth)
+
+    def error(self, epsilon: Numbers, t: Numbers, growth: Growth) -> FloatArray:
+        """Error with t terms; InputError if t is below `terms` or beyond the order of `growth`."""
+        epsilon, t, least = _tolerance(epsilon), _whole("t", t), self.terms(growth)
+        if np.any((t < least) | (t > growth.order)):
+            raise InputError(f"t: {shown(t.tolist())} is out of range; give {np.max(least):.0f} to {growth.order:g}")
+        with np.errstate(over="ignore"):
+            return growth.factor * (np.exp(-t) + epsilon * np.expm1(np.asarray(growth.rate) * self.spread))
+
+    def rank_for_error(self, error: Numbers, embedding: RankOf, growth: Growth) -> FloatArray:
+        """Least rank over all t for which the theorem promises an error.
+
+        `embedding` maps ε to r, such as ``lambda epsilon: embedding_rank(n1, n2, epsilon)``.
+        """
+        relative = _positive("error", error) / growth.factor
+        first = np.maximum(self.terms(growth), np.floor(-np.log(relative)) + 1)
+        best: FloatArray = np.array(np.inf)
+        with np.errstate(over="ignore"):
+            powers = np.expm1(np.asarray(growth.rate) * self.spread)
+        for t in (first + more for more in range(_MORE_TERMS + 1)):
+            epsilon = np.clip((relative - np.exp(-t)) / powers, _TINY, 1 - 2.0**-53)
+            best = np.minimum(best, np.where(t <= growth.order, self.rank(embedding(epsilon), t), np.inf))
+        return best
+
+    def analytical_rank(self, error: Numbers, m: Numbers, growth: Growth) -> FloatArray:
+        """Rank without embedding, whatever n: that of the cut series itself.
+
+        It is a polynomial of degree below t in the m products x_a y_a and, for distances, in ‖x‖² and ‖y‖² (Budzinskiy,
+        section 4, with ρ = t − 1).
+        """
+        variables = _whole("m", m) + (2 if self.depth > 1 else 0)
+        t = np.maximum(self.terms(growth), np.ceil(-np.log(_positive("error", error) / growth.factor)))
+        return np.where(t <= growth.order, _binomial(variables + t - 1, variables), np.inf)
+
+
+def inner_product_bound(norm: float = 1.0, radius: float = 1.0) -> TaylorBound:
+    """For f = h(xᵀ W y), ‖W‖₂ = `norm`, ‖x‖, ‖y‖ ≤ R; h on [−‖W‖R², ‖W‖R²] (Budzinskiy, Theorem 3.8)."""
+    square = float(_positive("norm", norm) * _positive("radius", radius) ** 2)
+    return TaylorBound(reach=square, spread=square, depth=1)
+
+
+def distance_bound(norm: float = 1.0, radius: float = 1.0) -> TaylorBound:
+    """For f = h((x − y)ᵀ W (x − y)); h on [−4‖W‖R², 4‖W‖R²] (Budzinskiy, Theorem 4.5)."""
+    square = inner_product_bound(norm, radius).spread
+    return TaylorBound(reach=4 * square, spread=4 * square, depth=3)
+
+
+def localized_distance_bound(width: float = 4.0, norm: float = 1.0, radius: float = 1.0) -> TaylorBound:
+    """For the same; h on the interval, of length `width`, of the squared distances (Budzinskiy, Corollary 4.8)."""
+    square = inner_product_bound(norm, radius).spread
+    return TaylorBound(reach=float(_positive("width", width)) / 2, spread=8 * square, depth=4)
+
+
+def multilinear_bound(d: int, radius: float = 1.0) -> TaylorBound:
+    """For f = h(<x, y, z, …>) of d points and TT ranks; h on [−R^d, R^d] (Budzinskiy, Theorem 6.5)."""
+    power = float(_positive("radius", radius) ** _whole("d", d))
+    return TaylorBound(reach=power, spread=power, depth=1)
+
+
+BUILT_IN_BOUNDS: dict[Theorem, TaylorBound] = {  # in the unit ball, W = I
+    "Theorem 3.8": inner_product_bound(),
+    "Theorem 4.5": distance_bound(),
+    "Corollary 4.8": localized_distance_bound(),
+    "Theorem 6.5": multilinear_bound(3),
+}
+POSITIVE_DEFINITE = frozenset({"exponential", "gaussian", "cauchy"})
+"""The built-in functions for which `kernel_rank` holds (Budzinskiy, section 5)."""
+
+
+def _hermite(order: int) -> Growth:
+    """exp(−d²): |h⁽ˢ⁾| = |H_s| h ≤ √(2ˢ s!) (Cramér; Indritz, 1961), at most Mˢ for s ≤ t if M = √2 (t!)^{1/2t}."""
+    return Growth(1.0, math.sqrt(2) * math.exp(math.lgamma(order + 1) / (2 * order)), order)
+
+
+# exponential has none: it is not analytic at x = y, nor is exp(−√d) at d = 0. Nor has cauchy: the derivatives of
+# 1/(1 + d) grow as s!, and it has a pole in [−4, 4]. gaussian and quartic_gaussian have none for Example 1.2: at x = y
+# their partial derivatives of even order s grow as s!/(s/2)! and s!/(s/4)!.
+_CONSTANTS: dict[tuple[str, str], Callable[[FloatArray], Growth]] = {
+    # the partial derivatives of x·y are x_a and 0, ‖f‖ = 1; so are those of h(z) = z on [−1, 1]
+    ("inner_product", "Example 1.2"): lambda m: Growth(1.0, 1.0),
+    ("inner_product", "Theorem 3.8"): lambda m: Growth(1.0, 1.0),
+    # f = exp(√m x·y): ∂^γ f = (√m)^|γ| x^γ f, |x^γ| ≤ 1; h(z) = exp(√m z) ≤ ‖f‖ = e^√m on [−1, 1]
+    ("attention", "Example 1.2"): lambda m: Growth(1.0, np.sqrt(m)),
+    ("attention", "Theorem 3.8"): lambda m: Growth(1.0, np.sqrt(m)),
+    # exp(−‖x‖²) and exp(−‖y‖²) are of rank one and at most 1 (section 4), h(z) = exp(2z) ≤ e² on [−1, 1]
+    ("gaussian", "Theorem 3.8"): lambda m: Growth(math.e**2, 2.0),
+    # h(d) = exp(−d) is at most e⁴ on [−4, 4] and 1 on [0, 4]
+    ("gaussian", "Theorem 4.5"): lambda m: Growth(math.e**4, 1.0),
+    ("gaussian", "Corollary 4.8"): lambda m: Growth(1.0, 1.0),
+    # t is the smallest order that is at least e² M a, a = 4 and 2
+    ("quartic_gaussian", "Theorem 4.5"): lambda m: _hermite(647),
+    ("quartic_gaussian", "Corollary 4.8"): lambda m: _hermite(165),
+    # sinh and cosh by turns are at most cosh 1 on [−1, 1], ‖f‖ = sinh 1
+    ("sinh_product", "Theorem 6.5"): lambda m: Growth(1 / math.tanh(1), 1.0),
+    # f = exp(m <x, y, z>): h(z) = exp(m z) ≤ ‖f‖ = e^m on [−1, 1]
+    ("tensor_attention", "Theorem 6.5"): lambda m: Growth(1.0, m),
+}
+# h(z) = exp(2z − 2) ≤ 1 (section 3)
+_ON_SPHERE: dict[tuple[str, str], Callable[[FloatArray], Growth]] = {
+    ("gaussian", "Theorem 3.8"): lambda m: Growth(1.0, 2.0)
+}
+
+
+def constants(name: str, theorem: Theorem, m: Numbers = 1, domain: Literal["ball", "sphere"] = "ball") -> Growth | None:
+    """C and M of a built-in function for a theorem of Budzinskiy; None where it has none.
+
+    Parameters
+    ----------
+    name : str
+        Of `pipeline.functions.BUILT_IN`.
+    theorem : {"Example 1.2", "Theorem 3.8", "Theorem 4.5", "Corollary 4.8", "Theorem 6.5"}
+        The first is for `analytical_rank` and all that take m and a `Growth`, the others for `BUILT_IN_BOUNDS`.
+    m : array_like of int
+        Latent dimension.
+    domain : {"ball", "sphere"}
+        Of the points, of radius 1.
+
+    Returns
+    -------
+    Growth or None
+
+    Raises
+    ------
+    InputError
+        If the function is not built in, or m is below 1.
+    """
+    if name not in BUILT_IN:
+        raise InputError(f"function: {shown(name)} has no known constants; give a Growth, or use {', '.join(BUILT_IN)}")
+    known = _CONSTANTS | _ON_SPHERE if domain == "sphere" else _CONSTANTS
+    return known[name, theorem](_whole("m", m)) if (name, theorem) in known else None
+
+
+def second_stage(rank: RankOf) -> FloatArray:
+    """Smallest n from which a bound for n × n matrices is at most n; inf where there is none.
+
+    Parameters
+    ----------
+    rank : callable
+        Maps n to the bound, elementwise; concave but for rounding up.
+
+    Returns
+    -------
+    ndarray of the shape of ``rank(1)``
+
+    Examples
+    --------
+    >>> float(second_stage(lambda n: embedding_rank(n, n, 0.1)))
+    18694.0
+    """
+    return _smallest(lambda n: rank(n) <= n)
+
+
+def third_stage(rank: RankOf, analytical: FloatArray | float) -> FloatArray:
+    """Smallest n from which a bound, as in `second_stage`, exceeds an analytical one; inf where it never does."""
+    return _smallest(lambda n: rank(n) > analytical)
+
+
+def three_stages(n: Numbers, rank: RankOf, analytical: FloatArray | float) -> FloatArray:
+    """Bound min(n, β₁ log n, β₂) of the ε-rank of n × n matrices (Budzinskiy, Figure 1)."""
+    n = _whole("n", n)
+    return np.minimum(np.minimum(n, rank(n)), analytical)
+
+
+def latent_variable_threshold(m: Numbers) -> FloatArray:
+    """M below which `latent_variable_rank` exceeds `analytical_rank` for all n: (m² − e)/e³ (Budzinskiy, B.1)."""
+    return (_whole("m", m) ** 2 - math.e) / math.e**3
+
+
+TAYLOR_EMBEDDING_THRESHOLD = float(scipy.optimize.brentq(lambda rate: rate**2 - np.log1p(math.e**2 * rate), 1, 2))
+"""M above which `taylor_embedding_rank` exceeds `analytical_rank` for all n and m: 1.597 (Budzinskiy, B.2)."""
+
+
+def _smallest(holds: Callable[[FloatArray], npt.NDArray[np.bool_]]) -> FloatArray:
+    """Smallest n from which a condition holds that stays true once it is, by doubling and bisection."""
+    high = np.ones_like(holds(np.array(1.0)), dtype=np.float64)
+    while (unmet := ~holds(high) & (high < _LARGEST_SIZE)).any():
+        high = np.where(unmet, 2 * high, high)
+    low = np.floor(high / 2)
+    while (wide := high - low > np.maximum(1, np.spacing(high))).any():
+        middle = np.where(wide, np.floor(low + (high - low) / 2), high)
+        met = holds(middle)
+        low, high = np.where(wide & ~met, middle, low), np.where(met, middle, high)
+    return np.where(holds(high), high, np.inf)
+
+
+def _over_square(numerator: FloatArray, epsilon: Numbers) -> FloatArray:
+    """⌈numerator/ε²⌉."""
+    epsilon = _tolerance(epsilon)
+    with np.errstate(over="ignore"):
+        return np.ceil(numerator / epsilon / epsilon)
+
+
+def _binomial(n: FloatArray, k: FloatArray) -> FloatArray:
+    """N choose k, correctly rounded (SciPy's has ten digits); inf where it overflows."""
+
+    def one(n: float, k: float) -> float:
+        try:
+            return math.inf if min(k, n - k) > _OVERFLOWING else float(math.comb(int(n), int(k)))
+        except OverflowError:
+            return math.inf
+
+    found: FloatArray = np.vectorize(one, otypes=[np.float64])(n, k)
+    return found
+
+
+def _series(m: FloatArray, base: FloatArray, group: Numbers) -> FloatArray:
+    """Σ_s (m + s)^m base^{2s}/⌊s/group⌋!."""
+
+    def one(m: float, base: float, group: float) -> float:
+        if m > _LARGEST_DIMENSION or 2 * group * math.log(base) > math.log(_LARGEST_EXPONENT):
+            return math.inf
+        s = np.arange(group * _GROUPS)
+        logarithms = m * np.log(m + s) + 2 * s * math.log(base) - scipy.special.gammaln(s // group + 1)
+        total: float = np.exp(scipy.special.logsumexp(logarithms))
+        return total
+
+    found: FloatArray = np.vectorize(one, otypes=[np.float64])(m, base, group)
+    return found
+
+
+def _in_ball(growth: Growth) -> tuple[FloatArray, FloatArray]:
+    """C and M as Example 1.2 has them."""
+    return _numbers("factor", growth.factor, lambda c: c >= 1, "give a C of at least 1"), np.asarray(growth.rate)
