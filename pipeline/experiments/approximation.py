@@ -73,10 +73,10 @@ _TRAIN_STEPS = {  # number of iterations, and seconds an N, an N r, and each
 
 # The same for passes over matrices that are not stored: number, and seconds an n² and an n² r.
 _PASSED_STEPS = {
-    "ap": (1000, 2.6e-9, 6e-11),
-    "quick": (250, 1.5e-9, 5e-11),
-    "default": (700, 1.5e-9, 5e-11),
-    "thorough": (3000, 1.5e-9, 5e-11),
+    "ap": (1000, 4.5e-9, 6e-11),
+    "quick": (250, 3.2e-9, 5e-11),
+    "default": (700, 3.2e-9, 5e-11),
+    "thorough": (3000, 3.2e-9, 5e-11),
 }
 _SHARED = ("function", "sampling", "m", "n", "seed")
 
