@@ -28,6 +28,7 @@ from pipeline.passes import Joining, Kernel, Piece, Transposed, row_groups
 _POLL_SECONDS = 0.25
 _MOST_LOSSES = 5  # of one group of rows in a pass
 _WINDOW_A_THREAD = 3
+_RUNS_A_THREAD = 4
 SCHEDULER_GONE = "cluster: the scheduler is gone; finished cells are stored: start it and run the same again"
 _LOGGER = logging.getLogger("epsweep")
 _MAKING = threading.Lock()  # all threads of a worker begin at once
@@ -124,7 +125,7 @@ class ClusterPasses:
         what = kernel, self._recipe, self._scaling, transposed
         work = _Pass(self._client, what, shared, self._stop, self._patience, places)
         try:
-            return work.run(groups, [tuple(each[rows] for each in by_rows) for rows in groups])
+            return work.run(groups, by_rows)
         finally:
             work.cancel()
 
@@ -147,47 +148,51 @@ class _Pass:
         places: dict[int, str],
     ) -> None:
         self._client, self._what, self._stop, self._patience = client, what, stop, patience
-        self._places = places  # by first row of a group: the worker that computed it last
+        self._places = places  # by first row of a run of groups: the worker that computed it last
         self._shared = list(shared)
         self._sent: list[Future[Any]] = []
         self._out: dict[Future[_Found], int] = {}
         self._back: SimpleQueue[Future[_Found]] = SimpleQueue()
         self._supplied = monotonic()
 
-    def run(self, groups: Sequence[slice], parts: Sequence[tuple[RealArray, ...]]) -> Piece:
-        """Compute all groups and join their pieces."""
-        joining, missing = Joining(), len(groups)
-        losses, unfetched = [0] * len(groups), 0
-        waiting = list(range(len(groups)))[::-1]
+    def run(self, groups: Sequence[slice], by_rows: Sequence[RealArray]) -> Piece:
+        """Compute all groups and join their pieces; those of a few groups in a row are joined by their worker."""
+        length = _run_length(len(groups), self._threads())
+        runs = [groups[first : first + length] for first in range(0, len(groups), length)]
+        joining, missing = Joining(), len(runs)
+        losses, unfetched = [0] * len(runs), 0
+        waiting = list(range(len(runs)))[::-1]
         self._send()
         while missing:
             threads = self._threads()
             while waiting and len(self._out) < _WINDOW_A_THREAD * threads:
-                self._start(waiting[-1], groups[waiting[-1]], parts[waiting.pop()])
+                index = waiting.pop()
+                self._start(index, runs[index], by_rows)
             future = self._next()
             if future is None:
                 continue
             index = self._out.pop(future)
+            rows = slice(runs[index][0].start, runs[index][-1].stop)
             try:
-                self._places[groups[index].start], piece = future.result(timeout=60)
-                joining.put(index, piece)
+                self._places[rows.start], piece = future.result(timeout=60)
+                joining.put(index * length, len(runs[index]), piece)
                 missing -= 1
                 continue
             except KilledWorker as error:
                 losses[index] += 1
                 if losses[index] > _MOST_LOSSES:
                     raise EpsweepError(
-                        f"rows {groups[index].start} to {groups[index].stop}: the worker died each time they were "
-                        "computed (killed, or out of memory)"
+                        f"rows {rows.start} to {rows.stop}: the worker died each time they were computed (killed, or "
+                        "out of memory)"
                     ) from error
             except (Exception, CancelledError) as error:
                 if future.status == "error":  # of the function itself
                     raise
                 unfetched += 1
-                if unfetched > _MOST_LOSSES + len(groups):
+                if unfetched > _MOST_LOSSES + len(runs):
                     reason = f"cluster: results cannot be fetched from the workers ({describe(error)})"
                     raise Halt(EpsweepError(f"{reason}; check them, then run the same again")) from error
-            _LOGGER.warning("rows %d to %d are computed again", groups[index].start, groups[index].stop)
+            _LOGGER.warning("rows %d to %d are computed again", rows.start, rows.stop)
             waiting.append(index)
             if not all(each.status == "finished" for each in self._sent):
                 self._send()  # lost with all workers that had it
@@ -209,9 +214,10 @@ class _Pass:
             else:
                 return
 
-    def _start(self, index: int, rows: slice, parts: tuple[RealArray, ...]) -> None:
-        places = [self._places[rows.start]] if rows.start in self._places else None
-        what = *self._what, rows, self._sent, parts
+    def _start(self, index: int, run: Sequence[slice], by_rows: Sequence[RealArray]) -> None:
+        start, stop = run[0].start, run[-1].stop
+        places = [self._places[start]] if start in self._places else None
+        what = *self._what, run, self._sent, tuple(each[start:stop] for each in by_rows)
         try:
             future = self._client.submit(_compute, *what, pure=False, workers=places, allow_other_workers=bool(places))
         except ClosedClientError as error:
@@ -253,21 +259,33 @@ class _Pass:
             self._client.cancel([*self._out, *self._sent], force=True)
 
 
+def _run_length(groups: int, threads: int) -> int:
+    """How many groups a task has: a power of two, so that pieces are joined as they are one by one."""
+    length = 1
+    while 2 * length * _RUNS_A_THREAD * threads <= groups:
+        length *= 2
+    return length
+
+
 def _compute(
     kernel: Kernel,
     recipe: Recipe,
     scaling: _Scaling | None,
     transposed: bool,
-    rows: slice,
+    run: Sequence[slice],
     shared: list[RealArray],
     parts: tuple[RealArray, ...],
 ) -> _Found:
-    """Compute a group of rows on a worker, on one core."""
+    """Compute groups of rows on a worker, on one core."""
     with _MAKING:
         matrix = _matrix(recipe) if scaling is None else _scaled_matrix(recipe, scaling)
     limit_threads(get_ident(), len(sys.modules))
-    piece = kernel(Transposed(matrix) if transposed else matrix, rows, tuple(map(np.asarray, shared)), parts)
-    return get_worker().address, piece
+    seen, arrays, first = Transposed(matrix) if transposed else matrix, tuple(map(np.asarray, shared)), run[0].start
+    joining = Joining()
+    for number, rows in enumerate(run):
+        own = tuple(part[rows.start - first : rows.stop - first] for part in parts)
+        joining.put(number, 1, kernel(seen, rows, arrays, own))
+    return get_worker().address, joining.whole()
 
 
 @lru_cache(maxsize=1)

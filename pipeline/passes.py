@@ -1,7 +1,7 @@
 """Passes over a matrix too large to be held: each entry is made where it is needed, used, and forgotten.
 
 A pass gives every group of rows to a kernel, which goes through their entries tile by tile and returns what it found.
-Groups and tiles depend on the shape alone, and what is added up is added in their order, so a pass yields the same
+Groups, tiles and the tree in which pieces are joined depend on the shape alone, so a pass yields the same
 numbers whoever works on the groups: the caller, a few threads, or a cluster.
 """
 
@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -109,29 +110,34 @@ def row_groups(shape: tuple[int, int]) -> list[slice]:
 
 
 class Joining:
-    """Joins the pieces of groups of rows, which may come in any order, in the order of the rows."""
+    """Joins the pieces of groups of rows two by two, in a tree whose shape depends on their number alone.
+
+    Pieces may come in any order, and those of 2^k groups, the first a multiple of 2^k, or of what is left at the end,
+    already joined elsewhere.
+    """
 
     def __init__(self) -> None:
-        self._rows: list[RealArray] = []
-        self._largest: list[float] = []
-        self._totals: tuple[FloatArray, ...] = ()
-        self._early: dict[int, Piece] = {}
+        self._held: dict[tuple[int, int], Piece] = {}  # by height in the tree and number there
 
-    def put(self, index: int, piece: Piece) -> None:
-        """Take the piece of a group."""
-        self._early[index] = piece
-        while len(self._rows) in self._early:
-            due = self._early.pop(len(self._rows))
-            self._rows.append(due.rows)
-            self._largest.append(due.largest)
-            if not self._totals:
-                self._totals = tuple(np.zeros(total.shape) for total in due.totals)
-            for sum_, total in zip(self._totals, due.totals, strict=True):
-                sum_ += total
+    def put(self, first: int, count: int, piece: Piece) -> None:
+        """Take the piece of `count` groups from number `first` on."""
+        height = (count - 1).bit_length()
+        number = first >> height
+        while (sibling := self._held.pop((height, number ^ 1), None)) is not None:
+            piece = _joined(sibling, piece) if number % 2 else _joined(piece, sibling)
+            height, number = height + 1, number >> 1
+        self._held[height, number] = piece
 
     def whole(self) -> Piece:
         """Piece of all groups."""
-        return Piece(np.concatenate(self._rows), float(np.max(self._largest)), self._totals)
+        places = sorted(self._held, key=lambda place: place[1] << place[0])
+        return reduce(lambda after, before: _joined(before, after), (self._held[place] for place in places[::-1]))
+
+
+def _joined(before: Piece, after: Piece) -> Piece:
+    rows = np.concatenate([before.rows, after.rows])
+    totals = tuple(one + other for one, other in zip(before.totals, after.totals, strict=True))
+    return Piece(rows, float(np.max([before.largest, after.largest])), totals)
 
 
 @dataclass(frozen=True)
@@ -189,7 +195,7 @@ class LocalPasses:
         groups, joining = row_groups((matrix.shape[0], matrix.shape[1])), Joining()
         if self._threads == 1 or len(groups) == 1:
             for index, rows in enumerate(groups):
-                joining.put(index, work(rows))
+                joining.put(index, 1, work(rows))
             return joining.whole()
         with threadpool_limits(1), ThreadPoolExecutor(self._threads) as pool:
             window: deque[tuple[int, Future[Piece]]] = deque()  # so that pieces do not wait in numbers
@@ -197,9 +203,9 @@ class LocalPasses:
                 window.append((index, pool.submit(work, rows)))
                 if len(window) > self._threads:
                     first, future = window.popleft()
-                    joining.put(first, future.result())
+                    joining.put(first, 1, future.result())
             for index, future in window:
-                joining.put(index, future.result())
+                joining.put(index, 1, future.result())
         return joining.whole()
 
     def scaled(self, scale: float, dtype: type[np.floating[Any]]) -> "LocalPasses":

@@ -15,15 +15,16 @@ import xarray as xr
 from distributed import Client, LocalCluster
 from threadpoolctl import threadpool_limits
 
+import flows.spread
 from flows.launch import RESTARTING
 from flows.planning import make_plan
-from flows.spread import ClusterPasses, Halt, forget_kept
+from flows.spread import ClusterPasses, Halt, _run_length, forget_kept
 from pipeline.errors import EpsweepError, InputError
 from pipeline.files import FileRecipe
 from pipeline.grid import parse_sweep
 from pipeline.matrix import MatrixRecipe
 from pipeline.minimax import BUDGETS, MinimaxSettings, minimax
-from pipeline.passes import LocalPasses, Piece, largest_entry, max_error, times
+from pipeline.passes import LocalPasses, Piece, largest_entry, max_error, times, times_and_back
 from pipeline.projections import APSettings, alternating_projections, clipped_products
 from pipeline.svd import randomized_svd
 
@@ -200,6 +201,18 @@ def test_blocks_of_a_file_are_read_where_they_are_used(client, tmp_path):
     assert there.run(times, [thin]).rows.tobytes() == LocalPasses(values).run(times, [thin]).rows.tobytes()
     found, expected = (randomized_svd(passes, 20, 1) for passes in (there, LocalPasses(values)))
     assert found.vt.tobytes() == expected.vt.tobytes()
+
+
+def test_tasks_have_several_groups_where_there_are_many_and_find_the_same(client, monkeypatch):
+    monkeypatch.setattr(flows.spread, "_RUNS_A_THREAD", 1)
+    passes = ClusterPasses(client, recipe("gaussian"), threading.Event())
+    assert [_run_length(5, 2), _run_length(20, 2), _run_length(20, 64)] == [2, 8, 1]
+    thin = np.random.default_rng(0).standard_normal((SIZE, 5))
+    found, expected = (each.run(times_and_back, [thin], []) for each in (passes, LocalPasses(passes.matrix)))
+    assert found.rows.tobytes() == expected.rows.tobytes()
+    assert found.totals[0].tobytes() == expected.totals[0].tobytes()
+    left, right = thin[:, :2], thin[:, 2:4]
+    assert max_error(passes, left, right) == max_error(LocalPasses(passes.matrix), left, right)
 
 
 @pytest.mark.parametrize("in_place", [True, False])
