@@ -23,8 +23,10 @@ from pydantic import BaseModel
 from threadpoolctl import threadpool_limits
 
 from flows.planning import BATCH_SECONDS
+from pipeline.errors import InputError
 from pipeline.experiment import Case, Experiment, Outcome, Spread
 from pipeline.experiments import EXPERIMENTS
+from pipeline.files import FileRecipe
 
 _UNPACKING = Lock()
 
@@ -96,6 +98,16 @@ def compute_spread(label: str, payload: str, spread: Spread, put: Callable[[Outc
     experiment, cases, settings = _unpacked(payload)
     for outcome in experiment.run(cases, settings, spread):
         put(outcome)
+
+
+def unreadable(recipes: Sequence[FileRecipe]) -> str:
+    """Why this worker cannot read one of the files of a sweep; empty where it can."""
+    try:
+        for recipe in recipes:
+            recipe.make()
+    except InputError as error:
+        return str(error)
+    return ""
 
 
 def _unpacked(payload: str) -> tuple[Experiment, list[Case], BaseModel]:

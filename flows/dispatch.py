@@ -22,12 +22,13 @@ from prefect import State
 from prefect.exceptions import CancelledRun
 from prefect_dask.task_runners import DaskTaskRunner
 
-from flows.batch import Computed, batch_context, compute_spread, submit_batches
+from flows.batch import Computed, batch_context, compute_spread, submit_batches, unreadable
 from flows.planning import Batch, Cells
 from flows.progress import Tally
 from flows.spread import SCHEDULER_GONE, ClusterPasses, Halt, forget_kept, worker_threads
-from pipeline.errors import EpsweepError, Interrupted
+from pipeline.errors import EpsweepError, InputError, Interrupted
 from pipeline.experiment import Outcome, describe
+from pipeline.files import FileRecipe
 from pipeline.grid import Sweep
 from storage import Writer
 
@@ -96,11 +97,14 @@ class Dispatcher:
 
         Raises
         ------
+        InputError
+            If a worker cannot read a file of the sweep.
         Interrupted
             After SIGINT, SIGTERM or `stop`, once what had arrived is written.
         EpsweepError
             If the cluster is lost.
         """
+        self._check_files()
         waiting, suspects = deque(batches), deque[Batch]()
         with self._stopping_on_signals():
             try:
@@ -118,6 +122,14 @@ class Dispatcher:
             finally:
                 with suppress(Exception):  # a cluster that is gone has nothing to cancel
                     self.runner.client.cancel(list(self._running), force=True)
+
+    def _check_files(self) -> None:
+        """Ask every worker whether it can read the files: one that cannot fails cells as fast as it is given them."""
+        recipes = [FileRecipe.of(path) for path in self.sweep.files.values()]
+        found = self.runner.client.run(unreadable, recipes, on_error="ignore") if recipes else {}
+        for worker, problem in found.items():
+            if problem:
+                raise InputError(f"cluster: worker {worker}: {problem}")
 
     def _spread(self, batch: Batch) -> None:
         """Compute a batch in this process, with passes over the cluster; each outcome is written when it is there."""

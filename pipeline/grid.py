@@ -83,12 +83,17 @@ class Sweep:
     wanted: Mask
     text: str
 
+    @property
+    def files(self) -> Mapping[str, str]:
+        """Absolute path of each file, by label."""
+        files: Mapping[str, str] = getattr(self.settings, "files", {})
+        return files
+
     @cached_property
     def used_settings(self) -> dict[str, dict[str, object]]:
         """The groups of settings that influence the values of this sweep; a file's digest is one of its own."""
         groups = sorted(self.experiment.settings_used(self.labels))
-        files: Mapping[str, str] = getattr(self.settings, "files", {})
-        digests: dict[str, dict[str, object]] = {name: {"sha256": sha256_of(path)} for name, path in files.items()}
+        digests: dict[str, dict[str, object]] = {name: {"sha256": sha256_of(path)} for name, path in self.files.items()}
         return {group: getattr(self.settings, group).model_dump() for group in groups} | digests
 
     def columns(self, cells: npt.NDArray[np.intp]) -> dict[str, npt.NDArray[Any]]:
