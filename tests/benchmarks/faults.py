@@ -104,6 +104,7 @@ def kill_nanny(run):
 
 def kill_flow(run):
     run.process.kill()
+    run.process.wait()  # so that the next fault does not strike a process that is going
 
 
 def kill_embedded(run):
