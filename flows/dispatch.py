@@ -118,7 +118,8 @@ class Dispatcher:
                 for batch in spread:
                     self._spread(batch)
                 if spread:
-                    self.runner.client.run(forget_kept, on_error="ignore")
+                    with suppress(Exception):  # all is written
+                        self.runner.client.run(forget_kept, on_error="ignore")
             finally:
                 with suppress(Exception):  # a cluster that is gone has nothing to cancel
                     self.runner.client.cancel(list(self._running), force=True)
@@ -126,7 +127,10 @@ class Dispatcher:
     def _check_files(self) -> None:
         """Ask every worker whether it can read the files: one that cannot fails cells as fast as it is given them."""
         recipes = [FileRecipe.of(path) for path in self.sweep.files.values()]
-        found = self.runner.client.run(unreadable, recipes, on_error="ignore") if recipes else {}
+        try:
+            found = self.runner.client.run(unreadable, recipes, on_error="ignore") if recipes else {}
+        except (OSError, TimeoutError, ClosedClientError) as error:
+            raise EpsweepError(SCHEDULER_GONE) from error
         for worker, problem in found.items():
             if problem:
                 raise InputError(f"cluster: worker {worker}: {problem}")

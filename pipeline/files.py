@@ -17,10 +17,10 @@ import numpy.typing as npt
 
 from pipeline.arrays import FloatArray, check_finite
 from pipeline.errors import InputError, one_line
+from pipeline.passes import STORED_BYTES
 
 _BUFFER = 2**22
 _LARGEST_CHUNK = 64 * 2**20
-_HELD = 2**31  # arrays up to this many bytes are read once
 
 
 class _NpyFile:
@@ -59,14 +59,17 @@ class _NpyFile:
     def _read(self, bounds: Sequence[tuple[int, int]], shape: tuple[int, ...]) -> npt.NDArray[Any]:
         """Read a block of an array in C order, one run of neighbouring entries after the other."""
         block = np.empty([max(stop - start, 0) for start, stop in bounds], self.dtype)
-        strides = [math.prod(shape[k + 1 :]) for k in range(len(shape))]
-        runs = block.reshape(-1, block.shape[-1]) if block.size else block[:0].reshape(0, 1)
+        while len(shape) > 1 and bounds[-1] == (0, shape[-1]):  # whole rows are one run
+            start, stop = (each * shape[-1] for each in bounds[-2])
+            bounds, shape = [*bounds[:-2], (start, stop)], (*shape[:-2], shape[-2] * shape[-1])
+        runs = block.reshape(-1, bounds[-1][1] - bounds[-1][0]) if block.size else ()
+        strides = [math.prod(shape[k + 1 :]) for k in range(len(shape) - 1)]
         leading = product(*(range(start, stop) for start, stop in bounds[:-1]))
         with Path(self._path).open("rb") as file:
             for run, index in zip(runs, leading, strict=False):
-                first = bounds[-1][0] + sum(i * stride for i, stride in zip(index, strides, strict=False))
-                place = self._offset + first * self.dtype.itemsize
-                if os.preadv(file.fileno(), [run.data.cast("B")], place) != run.nbytes:
+                first = bounds[-1][0] + sum(i * stride for i, stride in zip(index, strides, strict=True))
+                file.seek(self._offset + first * self.dtype.itemsize)
+                if file.readinto(run.data.cast("B")) != run.nbytes:
                     raise InputError(f"file: {one_line(self._path)} has become shorter while it was read; restore it")
         return block
 
@@ -161,7 +164,7 @@ class FileMatrix:
                 "dimensions"
             )
         chunk = math.prod(getattr(values, "chunks", None) or (1,)) * dtype.itemsize
-        if chunk > _LARGEST_CHUNK and math.prod(shape) * 8 > _HELD:
+        if chunk > _LARGEST_CHUNK and 8 * math.prod(shape) > STORED_BYTES:
             raise InputError(
                 f"file: {name} has chunks of {chunk / 2**20:.0f} MiB, which are read anew for every block; store it in "
                 f"chunks of up to {_LARGEST_CHUNK // 2**20} MiB, such as 1024 × 2048"

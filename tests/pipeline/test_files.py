@@ -358,6 +358,9 @@ def test_every_block_of_a_tensor_in_a_file(tmp_path, order):
         ranges = tuple(slice(start, start + 2) for start in starts)
         assert np.array_equal(matrix.block(*ranges), values[ranges])
         assert matrix.block(*ranges).flags.c_contiguous
+        whole = (*ranges[:2], slice(None), slice(None))  # neighbours in the file, read together
+        assert np.array_equal(matrix.block(*whole), values[whole])
+        assert np.array_equal(matrix.block(*whole[::-1]), values[whole[::-1]])
     assert matrix.block(*[slice(1, 1)] * 4).shape == (0, 0, 0, 0)
     assert matrix.block(slice(0, 2), slice(3, 3), slice(0, 4), slice(0, 5)).shape == (2, 0, 4, 5)
 
