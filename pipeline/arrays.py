@@ -17,7 +17,7 @@ SINGLE_RESOLVES = 1e-3
 """Relative errors below this are pursued in double precision."""
 ROUNDING_LEVEL = 16 * float(np.finfo(np.float64).eps)
 """Relative errors below this are nothing but rounding."""
-_PANEL_BYTES = 512 * 1024  # row panels of a residual stay in the processor's cache …
+_PANEL_BYTES = 2 * 2**20  # row panels of a residual stay in the processor's cache …
 _PANEL_ROWS = 256  # … unless they would be too flat for matrix products at full speed
 
 

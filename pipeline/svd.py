@@ -94,7 +94,8 @@ def lapack_svd(matrix: RealArray) -> Decomposition:
 
 def orthonormal(columns: RealArray) -> RealArray:
     """Orthonormal basis of the span of the columns, shape kept (Householder QR)."""
-    q: RealArray = scipy.linalg.qr(columns, mode="economic", check_finite=False)[0]
+    own = np.array(columns, order="F")  # LAPACK's order: one copy in place of one for each of its calls
+    q: RealArray = scipy.linalg.qr(own, overwrite_a=True, mode="economic", check_finite=False)[0]
     return q
 
 

@@ -129,29 +129,40 @@ def tt_svd(tensor: RealArray, rank: int, first: Decomposition | None = None) -> 
 def from_left(tensor: RealArray, cores: Sequence[RealArray]) -> Cores:
     """One sweep of subspace iteration: cores of a quasi-best train, from one with orthonormal right interfaces.
 
-    The orthonormal basis of each unfolding's columns is taken of its product with the right interface, and the rest is
-    the projection on it; at order 2 this is subspace iteration for the truncated SVD.
+    The orthonormal basis of each unfolding's columns is taken of its product with the right interface, within the span
+    of the basis before it, and the last core is the projection on it; at order 2 this is subspace iteration for the
+    truncated SVD. The whole tensor takes part in two products, with the last core and with the last basis.
 
     Returns
     -------
     tuple of ndarray
         With orthonormal left interfaces.
     """
+    last = unfolding(tensor, tensor.ndim - 1)
+    products = [last @ cores[-1].reshape(-1, tensor.shape[-1]).T]
+    for core in reversed(cores[1:-1]):
+        contracted = core.reshape(core.shape[0], -1)
+        products.append(products[-1].reshape(-1, contracted.shape[1]) @ contracted.T)
     found: list[RealArray] = []
-    rest = tensor.reshape(tensor.shape[0], -1)
-    for core, interface in zip(cores, right_interfaces(cores[1:]), strict=False):
-        basis = orthonormal(rest @ interface.T)
-        found.append(basis.reshape(-1, core.shape[1], basis.shape[1]))
-        rest = (basis.T @ rest).reshape(basis.shape[1] * tensor.shape[len(found)], -1)
-    return (*found, rest.reshape(-1, tensor.shape[-1], 1))
+    left = np.ones((1, 1), tensor.dtype)
+    for core, product in zip(cores, reversed(products), strict=False):
+        basis = orthonormal((left.T @ product.reshape(len(left), -1)).reshape(-1, core.shape[2]))
+        found.append(basis.reshape(core.shape))
+        left = (left @ basis.reshape(core.shape[0], -1)).reshape(-1, core.shape[2])
+    return (*found, (left.T @ last).reshape(cores[-1].shape))
 
 
 def from_right(tensor: RealArray, cores: Sequence[RealArray]) -> Cores:
     """The same as `from_left` from the other end, from a train with orthonormal left interfaces to one with right."""
+    first = unfolding(tensor, 1)
+    products = [cores[0].reshape(len(first), -1).T @ first]
+    for core in cores[1:-1]:
+        contracted = core.reshape(-1, core.shape[2])
+        products.append(contracted.T @ products[-1].reshape(len(contracted), -1))
     found: list[RealArray] = []
-    rest = unfolding(tensor, tensor.ndim - 1)
-    for core, interface in zip(reversed(cores), reversed(left_interfaces(cores[:-1])), strict=False):
-        basis = orthonormal(rest.T @ interface)
-        found.append(basis.T.reshape(-1, core.shape[1], core.shape[2]))
-        rest = (rest @ basis).reshape(-1, tensor.shape[-1 - len(found)] * basis.shape[1])
-    return (rest.reshape(1, tensor.shape[0], -1), *found[::-1])
+    right = np.ones((1, 1), tensor.dtype)
+    for core, product in zip(reversed(cores), reversed(products), strict=False):
+        basis = orthonormal((product.reshape(-1, right.shape[1]) @ right.T).reshape(core.shape[0], -1).T)
+        found.append(basis.T.reshape(core.shape))
+        right = (basis.T.reshape(-1, core.shape[2]) @ right).reshape(core.shape[0], -1)
+    return ((first @ right.T).reshape(cores[0].shape), *found[::-1])
