@@ -52,7 +52,7 @@ def plot_curves(ds: xr.Dataset, experiment: Experiment, out: str | Path, at: Map
     InputError
         If `at` names no axis or label of the results, or there is no complete curve to draw.
     """
-    numeric = [axis.name for axis in experiment.axes if axis.kind is int and axis.name != TRIALS]
+    numeric = [axis.name for axis in experiment.axes if axis.numeric and axis.name != TRIALS]
     for axis, label in at.items():
         if axis not in numeric:
             raise InputError(f"at: {axis!r} is not an axis that can be held; use one of {', '.join(numeric)}")
@@ -151,12 +151,12 @@ def _held_labels(
         score = (float(counts.values[index]), -off_middle)
         if score[0] >= 2 and (best is None or score > best):
             best = score
-            held = {other: int(counts[other].values[i]) for i, other in zip(index, others, strict=True)}
+            held = {other: counts[other].values[i].item() for i, other in zip(index, others, strict=True)}
     return held
 
 
 def _draw(curves: xr.Dataset, experiment: Experiment, axis: str, held: Mapping[str, Label], out: Path) -> Path:
-    names = [name.name for name in experiment.axes if name.kind is str]
+    names = [name.name for name in experiment.axes if not name.numeric]
     *panel_axes, line_axis = names
     panels = [labels for labels in _combinations(curves, panel_axes) if _has_curve(curves.sel(labels), experiment)]
     columns = min(len(panels), curves.sizes[panel_axes[-1]] if len(panel_axes) > 1 else 3)

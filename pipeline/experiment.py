@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from pipeline.errors import without_secrets
 from pipeline.passes import Passes
 
-Label: TypeAlias = str | int
+Label: TypeAlias = str | int | float
 Columns: TypeAlias = Mapping[str, npt.NDArray[Any]]
 
 
@@ -45,29 +45,37 @@ class Axis:
     name : str
         Name of the dimension.
     kind : type
-        `str` or `int`.
+        `str`, `int` or `float`.
     description : str
         What it means, for attributes and help.
     key : str
         Key in a spec.
     least : int
-        Smallest integer label.
+        Smallest number; one that is not an integer must be above it.
     check : callable, optional
         Raises InputError for a text label that is not known.
     imports : bool
         Whether a label ``module:name`` is code to import.
     files : bool
         Whether ``{file: name}`` may stand for labels.
+    label_of : callable, optional
+        Makes a label of a name and parameters: ``{name: …, key: number}`` may stand for it.
     """
 
     name: str
-    kind: type[str] | type[int]
+    kind: type[str] | type[int] | type[float]
     description: str
     key: str
     least: int = 1
     check: Callable[[str], object] | None = None
     imports: bool = False
     files: bool = False
+    label_of: Callable[[str, Mapping[str, object]], str] | None = None
+
+    @property
+    def numeric(self) -> bool:
+        """Whether labels are numbers, which have an order."""
+        return self.kind is not str
 
 
 @dataclass(frozen=True)
@@ -81,6 +89,8 @@ class Quantity:
         NumPy type in the store; floating-point quantities are NaN and integers −1 where not done.
     optional : bool
         Whether a case that is done may leave it out.
+    along : tuple of str
+        Axes along which it is the same.
     """
 
     name: str
@@ -88,6 +98,7 @@ class Quantity:
     units: str = "1"
     dtype: str = "float64"
     optional: bool = False
+    along: tuple[str, ...] = ()
 
     def of(self, values: Mapping[str, float]) -> float:
         """Value of a case that is done; NaN for an optional quantity that it leaves out."""
@@ -186,7 +197,7 @@ class Experiment:
         Axes that fix what is prepared once for many cases (the matrix).
     quantities : tuple of Quantity
     main : str
-        The quantity that curves and figures show.
+        The quantity that curves and figures show, unless another is asked for.
     settings : type of a pydantic model
         Groups of settings, one field a group, and the paths of `files` by label.
     settings_used : callable

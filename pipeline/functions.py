@@ -2,20 +2,54 @@
 
 import importlib
 import inspect
-from collections.abc import Callable
-from dataclasses import dataclass
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
-from scipy.spatial.distance import cdist
 
+from pipeline import formulas
 from pipeline.arrays import FloatArray
 from pipeline.errors import InputError, one_line, shown
+from pipeline.formulas import EntryFunction, exp_of_minus, of_distance, of_product
 
-_DIRECT_DIMENSION = 7  # up to here direct differences cost no more than the product formula, where many pairs are close
-_CLOSE = 1e-2  # squared distances below this share of ‖x‖² + ‖y‖² are recomputed from differences
-_GATHER_BYTES = 8 * 2**20
+_LARGEST = 1e15  # of a parameter: integers up to here are exact
+_WITH_PARAMETERS = re.compile(r"(?P<name>[^()]+)\((?P<parameters>[^()]*)\)")
+_PARAMETER = re.compile(r"(?P<key>[A-Za-z_]\w*)=(?P<value>[-+]?\d+(\.\d*)?(e[-+]?\d+)?)", re.ASCII)
 
-EntryFunction = Callable[..., FloatArray]
+
+@dataclass(frozen=True)
+class Parameter:
+    """A number that a function may be given.
+
+    Attributes
+    ----------
+    default : int or float
+        Without it; an integer if only integers are allowed.
+    least, greatest : float
+    choices : tuple of int
+        All values that are allowed, if they are few.
+    """
+
+    default: int | float
+    least: float = -math.inf
+    greatest: float = math.inf
+    choices: tuple[int, ...] = ()
+
+    def checked(self, place: str, value: object) -> int | float:
+        """The value in the type of the default; InputError if it is not allowed."""
+        integer = isinstance(self.default, int)
+        if not isinstance(value, int if integer else int | float) or isinstance(value, bool) or abs(value) > _LARGEST:
+            wanted = "an integer" if integer else "a finite number"
+            raise InputError(f"{place}: {shown(value)} is not {wanted}; leave it out for {self.default}")
+        number = value if integer else float(value)
+        if self.choices and number not in self.choices:
+            raise InputError(f"{place}: {number} will not do; use one of {', '.join(map(str, self.choices))}")
+        if not self.least <= number <= self.greatest:
+            raise InputError(f"{place}: {number} is not between {self.least} and {self.greatest}")
+        return number
 
 
 @dataclass(frozen=True)
@@ -36,6 +70,10 @@ class GeneratingFunction:
         Whether f(x, y) = f(y, x).
     order : int
         Number of points: 2 for the entries of a matrix, d for those of a tensor of order d.
+    parameters : mapping of str to Parameter
+        What may be said of it, as ``{name: gaussian, scale: 2}`` in specs.
+    pointwise : bool
+        Whether an entry depends on its own points alone, or on those of a block of consecutive points too.
     """
 
     name: str
@@ -44,6 +82,8 @@ class GeneratingFunction:
     entries: EntryFunction
     symmetric: bool = True
     order: int = 2
+    parameters: Mapping[str, Parameter] = field(default_factory=dict, hash=False)
+    pointwise: bool = True
 
     def __call__(self, *points: FloatArray) -> FloatArray:
         """Evaluate on all combinations and check shape and type.
@@ -63,84 +103,14 @@ class GeneratingFunction:
         return values.astype(np.float64, copy=False)
 
 
-def squared_distances(x: FloatArray, y: FloatArray) -> FloatArray:
-    """Squared Euclidean distances between all pairs, accurate for close points.
-
-    In many dimensions ‖x‖² + ‖y‖² − 2 x·y costs one matrix product but cancels for close points; those pairs are
-    recomputed from differences, so equal points are at distance exactly zero.
-
-    Parameters
-    ----------
-    x : ndarray of shape (n1, m)
-    y : ndarray of shape (n2, m)
-
-    Returns
-    -------
-    ndarray of shape (n1, n2)
-    """
-    m = x.shape[1]
-    if m <= _DIRECT_DIMENSION:
-        return cdist(x, y, "sqeuclidean")
-    scale = np.add.outer(np.einsum("ij,ij->i", x, x), np.einsum("ij,ij->i", y, y))
-    squares: FloatArray = x @ (-2.0 * y).T
-    squares += scale
-    if squares.min(initial=np.inf) >= _CLOSE * scale.max(initial=0.0):
-        return squares
-    scale *= _CLOSE
-    close_x, close_y = np.nonzero(squares < scale)
-    step = max(1, _GATHER_BYTES // (8 * m))
-    for start in range(0, len(close_x), step):
-        i, j = close_x[start : start + step], close_y[start : start + step]
-        difference = x[i] - y[j]
-        squares[i, j] = np.einsum("ij,ij->i", difference, difference)
-    return squares
+_SCALE = {"scale": Parameter(1.0, 1e-6, 1e6)}
+_ELEMENTWISE = "It's hard to turn a low-rank matrix into a high-rank matrix, 2024"
+_NICE = "Udell and Townsend, section 4, nice latent variable models"
 
 
-def multilinear_product(*points: FloatArray) -> FloatArray:
-    """Multilinear products of all combinations of points, sums over a of x_a y_a z_a … (Budzinskiy, section 6).
-
-    Parameters
-    ----------
-    *points : ndarray of shape (n_k, m)
-        Two or more point sets.
-
-    Returns
-    -------
-    ndarray of shape (n_1, n_2, …)
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> multilinear_product(np.array([[1.0, 2.0]]), np.array([[3.0, 4.0]]), np.array([[5.0, 6.0], [1.0, 1.0]]))
-    array([[[63., 11.]]])
-    """
-    first, second, *others = points
-    if not others:
-        product: FloatArray = first @ second.T
-        return product
-    return np.stack([multilinear_product(point * second, *others) for point in first])
-
-
-def _of_distance(profile: Callable[[FloatArray], FloatArray]) -> EntryFunction:
-    """Make f(x, y) = profile(‖x − y‖²), which may be computed in place."""
-    return lambda x, y: profile(squared_distances(x, y))
-
-
-def _exp_of_minus(exponents: FloatArray) -> FloatArray:
-    np.negative(exponents, out=exponents)
-    return np.exp(exponents, out=exponents)
-
-
-def _attention(*points: FloatArray) -> FloatArray:
-    """exp(<q, k, …>/√m) with q = √m x, k = √m y and so on."""
-    product = multilinear_product(*points)
-    product *= np.sqrt(points[0].shape[1]) ** (len(points) - 1)
-    return np.exp(product, out=product)
-
-
-def _sinh_product(*points: FloatArray) -> FloatArray:
-    product = multilinear_product(*points)
-    return np.sinh(product, out=product)
+def _elementwise(name: str, formula: str, profile: Callable[[FloatArray], FloatArray]) -> GeneratingFunction:
+    """A function φ of the inner product."""
+    return GeneratingFunction(name, formula, _ELEMENTWISE, of_product(profile))
 
 
 BUILT_IN: dict[str, GeneratingFunction] = {
@@ -148,55 +118,157 @@ BUILT_IN: dict[str, GeneratingFunction] = {
     for function in (
         GeneratingFunction(
             "exponential",
-            "exp(-|x - y|)",
+            "exp(-|x - y| / scale)",
             "Budzinskiy, section 7.2, f1",
-            _of_distance(lambda d: _exp_of_minus(np.sqrt(d, out=d))),
+            of_distance(lambda d: exp_of_minus(np.sqrt(d, out=d))),
+            parameters=_SCALE,
         ),
         GeneratingFunction(
             "quartic_gaussian",
-            "exp(-|x - y|^4)",
+            "exp(-(|x - y| / scale)^4)",
             "Budzinskiy, section 7.2, f2",
-            _of_distance(lambda d: _exp_of_minus(np.square(d, out=d))),
+            of_distance(lambda d: exp_of_minus(np.square(d, out=d))),
+            parameters=_SCALE,
         ),
         GeneratingFunction(
             "gaussian",
-            "exp(-|x - y|^2)",
+            "exp(-(|x - y| / scale)^2)",
             "Udell and Townsend, section 5",
-            _of_distance(_exp_of_minus),
+            of_distance(exp_of_minus),
+            parameters=_SCALE,
         ),
         GeneratingFunction(
-            "cauchy", "1 / (1 + |x - y|^2)", "rational quadratic kernel", _of_distance(lambda d: 1.0 / (1.0 + d))
+            "cauchy",
+            "1 / (1 + (|x - y| / scale)^2)",
+            "rational quadratic kernel",
+            of_distance(lambda d: 1.0 / (1.0 + d)),
+            parameters=_SCALE,
         ),
         GeneratingFunction("inner_product", "x . y", "Budzinskiy, section 1.3", lambda x, y: x @ y.T),
+        GeneratingFunction(
+            "polynomial",
+            "(offset + x . y)^degree",
+            _NICE,
+            formulas.polynomial,
+            parameters={"degree": Parameter(2, 1, 20), "offset": Parameter(1.0)},
+        ),
+        GeneratingFunction(
+            "exponential_polynomial",
+            "exp((offset + x . y)^degree)",
+            _NICE,
+            formulas.exponential_polynomial,
+            parameters={"degree": Parameter(2, 1, 20), "offset": Parameter(0.0)},
+        ),
+        GeneratingFunction(
+            "piecewise",
+            "exp(-(1 + |a - b|) |x - y|^2), a and b the sectors of a plane that x and y lie in",
+            "Udell and Townsend, definition 4.4",
+            formulas.piecewise,
+            parameters={"pieces": Parameter(2, 1, 1000)},
+        ),
+        GeneratingFunction(
+            "minimum_graphon",
+            "mean of min(x_a, y_a)",
+            "Udell and Townsend, definition 4.6, on cube-symmetric",
+            formulas.minimum_graphon,
+        ),
+        GeneratingFunction(
+            "block_graphon",
+            "within or between, as x_1 and y_1 share one of equal blocks of [0, 1]",
+            "Udell and Townsend, definition 4.6, on cube-symmetric",
+            formulas.block_graphon,
+            parameters={
+                "blocks": Parameter(3, 1, 1000),
+                "within": Parameter(0.8, 0, 1),
+                "between": Parameter(0.2, 0, 1),
+            },
+        ),
         GeneratingFunction(
             "attention",
             "exp(q . k / sqrt(m)), q = sqrt(m) x, k = sqrt(m) y",
             "Budzinskiy, section 1.4",
-            _attention,
+            formulas.attention,
+        ),
+        _elementwise("identity", "x . y", lambda t: t),
+        _elementwise("tanh", "tanh(x . y)", np.tanh),
+        _elementwise("relu", "max(0, x . y)", lambda t: np.maximum(t, 0.0)),
+        _elementwise("sign", "sign(x . y)", np.sign),
+        _elementwise("step", "1 if x . y > 0, else 0", lambda t: np.heaviside(t, 0.0)),
+        _elementwise("abs", "|x . y|", np.abs),
+        _elementwise("square", "(x . y)^2", np.square),
+        _elementwise("cube", "(x . y)^3", lambda t: t**3),
+        _elementwise("cos", "cos(x . y)", np.cos),
+        _elementwise("sin", "sin(x . y)", np.sin),
+        GeneratingFunction(
+            "block_softmax",
+            "softmax over each block of side x side inner products",
+            f"{_ELEMENTWISE}, functions of k x k blocks",
+            formulas.block_softmax,
+            symmetric=False,
+            pointwise=False,
+            parameters={"side": Parameter(4, choices=(2, 4, 8, 16, 32, 64))},
+        ),
+        GeneratingFunction(
+            "white_noise",
+            "independent standard normal entries",
+            f"{_ELEMENTWISE}, dense matrix for contrast",
+            formulas.white_noise,
+            symmetric=False,
         ),
         GeneratingFunction(
             "sinh_product",
             "sinh(sum of x_a y_a z_a)",
             "Budzinskiy, section 7.2, f3",
-            _sinh_product,
+            of_product(lambda t: np.sinh(t, out=t)),
             order=3,
         ),
         GeneratingFunction(
             "tensor_attention",
             "exp(sum of q_a k_a l_a / sqrt(m)), q = sqrt(m) x, k = sqrt(m) y, l = sqrt(m) z",
             "Budzinskiy, section 1.4, higher-order attention",
-            _attention,
+            formulas.attention,
             order=3,
         ),
     )
 }
 
 
+def label_of(name: str, parameters: Mapping[str, object]) -> str:
+    """Label of a function with parameters, such as ``gaussian(scale=2)``; those that are the default are left out.
+
+    Raises
+    ------
+    InputError
+        If the function has no such parameter, or not with such a value.
+
+    Examples
+    --------
+    >>> label_of("polynomial", {"offset": 0.5, "degree": 2})
+    'polynomial(offset=0.5)'
+    """
+    known = BUILT_IN[name].parameters if name in BUILT_IN else None
+    if known is None and ":" not in name:
+        raise _unknown(name)
+    said = []
+    for key, value in sorted(parameters.items()):
+        if known is None:
+            number = Parameter(0.0).checked(key, value)
+        elif key in known:
+            number = known[key].checked(key, value)
+        else:
+            remedy = f"use {', '.join(known)}" if known else "it has none"
+            raise InputError(f"function: {name} has no parameter {shown(key)}; {remedy}")
+        if known is None or number != known[key].default:
+            said.append(f"{key}={int(number) if number == int(number) else number}")
+    return f"{name}({','.join(said)})" if said else name
+
+
 def get_function(name: str) -> GeneratingFunction:
     """Look up a built-in function, or import a user's own given as ``module:name``.
 
     A user's function takes X of shape (n1, m) and Y of shape (n2, m) and returns an array of shape (n1, n2). One that
-    takes d > 2 arrays of points defines a tensor of order d and returns an array of shape (n1, …, nd).
+    takes d > 2 arrays of points defines a tensor of order d and returns an array of shape (n1, …, nd). Parameters
+    follow in brackets, as in ``gaussian(scale=2)``; a user's function is given them by keyword.
 
     Raises
     ------
@@ -205,10 +277,16 @@ def get_function(name: str) -> GeneratingFunction:
     """
     if name in BUILT_IN:
         return BUILT_IN[name]
+    parts = _WITH_PARAMETERS.fullmatch(name)
+    if parts and (parts["name"] in BUILT_IN or ":" in parts["name"]):
+        given = _parameters(name, parts["parameters"])
+        if (label := label_of(parts["name"], given)) != name:
+            raise InputError(f"function: {shown(name)} is written {label}")
+        plain = get_function(parts["name"])
+        return replace(plain, name=name, entries=partial(plain.entries, **given))
     module_name, colon, attribute = name.partition(":")
     if not colon:
-        known = ", ".join(BUILT_IN)
-        raise InputError(f"function: {shown(name)} is not known; use one of {known}, or your own as module:name")
+        raise _unknown(name)
     try:
         entries = getattr(importlib.import_module(module_name), attribute)
     except (Exception, SystemExit) as error:
@@ -221,6 +299,23 @@ def get_function(name: str) -> GeneratingFunction:
     order = _order(entries)
     arguments = ", ".join(["X", "Y", "Z"][:order] if order <= 3 else [f"X{k + 1}" for k in range(order)])
     return GeneratingFunction(name, f"{attribute}({arguments})", module_name, entries, symmetric=False, order=order)
+
+
+def _unknown(name: str) -> InputError:
+    known = ", ".join(BUILT_IN)
+    return InputError(f"function: {shown(name)} is not known; use one of {known}, or your own as module:name")
+
+
+def _parameters(name: str, text: str) -> dict[str, int | float]:
+    """Read ``scale=2,offset=0.5``."""
+    found: dict[str, int | float] = {}
+    for item in text.split(","):
+        match = _PARAMETER.fullmatch(item)
+        if match is None or match["key"] in found:
+            raise InputError(f"function: {shown(name)} cannot be read at {shown(item)}; write name(key=number)")
+        value = match["value"]
+        found[match["key"]] = int(value) if value.lstrip("-+").isdecimal() else float(value)
+    return found
 
 
 def _order(entries: EntryFunction) -> int:

@@ -3,6 +3,7 @@
 import difflib
 import math
 import posixpath
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,11 @@ _MAX_LABELS = 100_000
 _MAX_INTEGER = 2**31 - 1
 _MAX_DIGITS = 5000
 
+_WANTED = {
+    int: "an integer; write it in digits, such as 1000",
+    float: "a number; write it in digits, such as 0.01",
+    str: "a text; write a name",
+}
 _TOO_LONG = f"more than {MAX_SPEC_CHARACTERS} characters; a spec is a short text: use ranges, or several specs"
 
 SpecName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
@@ -56,6 +62,27 @@ class Range(BaseModel):
             raise ValueError("from: 0 has no logarithm; start at 1 or use scale: linear")
         space = np.geomspace if self.scale == "log" else np.linspace
         return [int(label) for label in np.unique(np.rint(space(self.start, self.stop, self.count)))]
+
+
+class RealRange(BaseModel):
+    """Evenly spaced numbers, on a linear or logarithmic scale, of six significant digits; both ends belong to it."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    start: Annotated[float, Field(alias="from", ge=0, allow_inf_nan=False)]
+    stop: Annotated[float, Field(alias="to", ge=0, allow_inf_nan=False)]
+    count: Annotated[int, Field(ge=2, le=_MAX_LABELS)]
+    scale: Literal["linear", "log"] = "linear"
+
+    def labels(self) -> list[float]:
+        """Round, so that labels can be written; those that coincide appear once."""
+        if self.stop <= self.start:
+            raise ValueError(f"to: {self.stop} is not greater than from: {self.start}")
+        if self.scale == "log" and self.start == 0:
+            raise ValueError("from: 0 has no logarithm; start above it or use scale: linear")
+        space = np.geomspace if self.scale == "log" else np.linspace
+        inner = [float(f"{label:.6g}") for label in space(self.start, self.stop, self.count)[1:-1]]
+        return list(dict.fromkeys([self.start, *inner, self.stop]))
 
 
 @dataclass(frozen=True)
@@ -216,6 +243,9 @@ def _unique_mapping(loader: _UniqueKeyLoader, node: yaml.MappingNode) -> dict[ob
 _UniqueKeyLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique_mapping)
 for _tag in ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float"):
     _UniqueKeyLoader.add_constructor(_tag, _UniqueKeyLoader.number)
+_UniqueKeyLoader.add_implicit_resolver(  # 1e-4, a text in YAML 1.1
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
 
 
 def _parse_yaml(text: str) -> dict[object, object]:
@@ -320,15 +350,18 @@ def _expand(axis: Axis, allow_code: bool, value: object) -> tuple[Label, ...]:
     """Labels of an axis from a list, a range, or for seeds a count."""
     if isinstance(value, _Fixed):
         return tuple(value)
+    if axis.label_of is not None and isinstance(value, dict) and "name" in value:
+        value = [value]
     if axis.files and isinstance(value, dict):
         raise ValueError(f"{shown(value)} will not do; list the labels, or write {{file: data.npy}}, one file a block")
     if isinstance(value, dict):
         if axis.kind is str:
-            raise ValueError(f"{shown(value)} is a range, which is for integers; list the labels")
+            raise ValueError(f"{shown(value)} is a range, which is for numbers; list the labels")
+        kind = Range if axis.kind is int else RealRange
         try:
-            value = Range.model_validate(value).labels()
+            value = kind.model_validate(value).labels()
         except ValidationError as error:
-            raise ValueError(_explain(error, Range)) from error
+            raise ValueError(_explain(error, kind)) from error
     elif axis.key == "seeds" and isinstance(value, int) and not isinstance(value, bool):
         if not 1 <= value <= _MAX_LABELS:
             raise ValueError(f"{shown(value)} trials; give a count of at least 1, at most {_MAX_LABELS}, or a list")
@@ -336,17 +369,30 @@ def _expand(axis: Axis, allow_code: bool, value: object) -> tuple[Label, ...]:
     if not isinstance(value, list):
         if axis.key == "seeds":
             raise ValueError(f"{shown(value)} is neither a count nor a list; write 5, or [0, 3]")
-        remedy = f"write [{one_line(value, 80)}]" if type(value) in (int, str) else "list the labels"
+        remedy = f"write [{one_line(value, 80)}]" if type(value) in (int, float, str) else "list the labels"
         raise ValueError(f"{shown(value)} is not a list; {remedy}")
     if not 0 < len(value) <= _MAX_LABELS:
         problem = "is empty; give at least one label" if not value else f"has more than {_MAX_LABELS} labels"
         raise ValueError(f"the list {problem}")
-    for position, label in enumerate(value):
+    labels = [_label(axis, label, f"item {position}: ") for position, label in enumerate(value)]
+    for position, label in enumerate(labels):
         _check_label(axis, label, f"item {position}: ", allow_code)
-    if len(set(value)) < len(value):
-        twice = Counter(value).most_common(1)[0][0]
+    if len(set(labels)) < len(labels):
+        twice = Counter(labels).most_common(1)[0][0]
         raise ValueError(f"{twice!r} is listed twice; name each label once")
-    return tuple(value)
+    return tuple(labels)
+
+
+def _label(axis: Axis, label: Any, place: str) -> Any:
+    """Label of a mapping such as ``{name: gaussian, scale: 2}``, or of an integer where any number may stand."""
+    if axis.kind is float and type(label) is int and abs(label) <= _MAX_INTEGER:
+        return float(label)
+    if axis.label_of is None or not isinstance(label, dict) or not isinstance(name := label.get("name"), str):
+        return label
+    try:
+        return axis.label_of(name, {str(key): value for key, value in label.items() if key != "name"})
+    except InputError as error:
+        raise ValueError(f"{place}{str(error).removeprefix(f'{axis.key}: ')}") from error
 
 
 def _check_label(axis: Axis, label: object, place: str, allow_code: bool) -> None:
@@ -355,10 +401,11 @@ def _check_label(axis: Axis, label: object, place: str, allow_code: bool) -> Non
             f"{place}{shown(label)} stands in a list; write {axis.key}: {{file: data.npy}}, one file a block"
         )
     if type(label) is not axis.kind:
-        wanted = "an integer; write it in digits, such as 1000" if axis.kind is int else "a text; write a name"
-        raise ValueError(f"{place}{shown(label)} is not {wanted}")
+        raise ValueError(f"{place}{shown(label)} is not {_WANTED[axis.kind]}")
     if isinstance(label, int) and not axis.least <= label <= _MAX_INTEGER:
         raise ValueError(f"{place}{shown(label)} is not between {axis.least} and {_MAX_INTEGER}")
+    if isinstance(label, float) and not axis.least < label < math.inf:
+        raise ValueError(f"{place}{shown(label)} is not a finite number above {axis.least}")
     if isinstance(label, str) and axis.imports and ":" in label and not allow_code:
         raise ValueError(f"{place}{shown(label)} is code of your own; add --allow-code if you trust it")
     if isinstance(label, str) and axis.check is not None:
@@ -406,7 +453,7 @@ def _grid(blocks: Sequence[Any], experiment: Experiment, settings: BaseModel) ->
     labels: Labels = {}
     for axis in experiment.axes:
         united = dict.fromkeys(label for block in blocks for label in getattr(block, axis.key))
-        labels[axis.name] = tuple(sorted(united) if axis.kind is int else united)
+        labels[axis.name] = tuple(sorted(united) if axis.numeric else united)
     box = math.prod(map(len, labels.values()))
     if box > MAX_CELLS:
         sizes = " × ".join(f"{len(values)} {axis}" for axis, values in labels.items())

@@ -57,7 +57,7 @@ class Predicate:
     text : str
         For example ``r <= n / 4 or method == 'svd'``.
     kinds : mapping of str to type
-        The names that may be used, each `str` or `int`.
+        The names that may be used, each `str`, `int` or `float`.
 
     Raises
     ------

@@ -8,7 +8,7 @@ without the rows before it.
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import numpy as np
 
@@ -18,7 +18,13 @@ from pipeline.errors import InputError
 HELD_BYTES = 64 * 2**20  # of the points of one side that are held at a time
 CHUNK_ROWS = 256  # part of the definition of the points: changing it changes every draw
 _STREAM_VERSION = 1
-_DOMAIN_KEYS = {"ball": 1, "sphere": 2}
+Domain: TypeAlias = Literal["ball", "sphere", "gaussian", "cube"]
+_DOMAINS: dict[Domain, tuple[int, str]] = {  # with the key of its streams
+    "ball": (1, "uniform in the unit ball"),
+    "sphere": (2, "uniform on the unit sphere"),
+    "gaussian": (3, "standard normal coordinates"),
+    "cube": (4, "uniform in the unit cube [0, 1]^m"),
+}
 _PURPOSE_KEYS = {"direction": 1, "radius": 2, "start": 3, "sketch": 4, "embedding": 5}
 
 
@@ -33,14 +39,14 @@ class Sampling:
     """A sampling scheme: the domain of the points and how rows and columns are paired (Budzinskiy, section 7.2)."""
 
     name: str
-    domain: Literal["ball", "sphere"]
+    domain: Domain
     symmetric: bool
 
     @property
     def summary(self) -> str:
         """One line for lists."""
         pairing = "y_i = x_i" if self.symmetric else "x and y drawn separately"
-        return f"uniform in the unit {self.domain}, {pairing}"
+        return f"{_DOMAINS[self.domain][1]}, {pairing}"
 
     def points(self, side: int, m: int, seed: int, start: int, stop: int) -> FloatArray:
         """Draw rows `start` to `stop` of the points of one side.
@@ -60,7 +66,7 @@ class Sampling:
         -------
         ndarray of shape (stop - start, m)
         """
-        key = (_DOMAIN_KEYS[self.domain], m, seed, 0 if self.symmetric else side)
+        key = (_DOMAINS[self.domain][0], m, seed, 0 if self.symmetric else side)
         chunks = []
         for chunk in range(start // CHUNK_ROWS, -(-stop // CHUNK_ROWS)):
             origin = chunk * CHUNK_ROWS
@@ -70,8 +76,12 @@ class Sampling:
         return np.concatenate(chunks) if chunks else np.empty((0, m))
 
     def _chunk(self, key: tuple[int, ...], chunk: int, rows: int, m: int) -> FloatArray:
-        """First `rows` rows of a chunk: normalised Gaussian vectors, in the ball times U^(1/m)."""
+        """First `rows` rows of a chunk: Gaussian vectors; on the sphere normalised, in the ball also times U^(1/m)."""
+        if self.domain == "cube":
+            return stream("direction", *key, chunk).random((rows, m))
         points = stream("direction", *key, chunk).standard_normal((rows, m))
+        if self.domain == "gaussian":
+            return points
         points /= np.linalg.norm(points, axis=1, keepdims=True)
         if self.domain == "ball":
             points *= stream("radius", *key, chunk).random((rows, 1)) ** (1.0 / m)
@@ -130,7 +140,7 @@ SAMPLINGS: dict[str, Sampling] = {
     f"{domain}-{'symmetric' if symmetric else 'independent'}": Sampling(
         f"{domain}-{'symmetric' if symmetric else 'independent'}", domain, symmetric
     )
-    for domain in ("ball", "sphere")
+    for domain in _DOMAINS
     for symmetric in (False, True)
 }
 

@@ -175,10 +175,10 @@ def _parse(location: Location, root: bytes) -> Document:
 
 def _labels(location: Location, group: zarr.Group, axis: str) -> list[Label]:
     try:
-        values = np.asarray(group[axis][:]).tolist()  # type: ignore[index]
+        labels: list[Label] = np.asarray(group[axis][:]).tolist()  # type: ignore[index]
     except (ValueError, RuntimeError, KeyError) as error:
         raise _damaged(location, f"labels of {axis}: {one_line(error)}") from error
-    return [label if isinstance(label, str) else int(label) for label in values]
+    return labels
 
 
 def _digest(attributes: Mapping[str, Any], metadata: Mapping[str, Any], labels: Mapping[str, Sequence[Label]]) -> str:

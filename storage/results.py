@@ -49,7 +49,7 @@ def open_results(path: str | Path) -> xr.Dataset:
     document = read_document(location)
     experiment = experiment_of(location, document)
     dataset = xr.open_zarr(document.verified(location), chunks=None)
-    ordered: xr.Dataset = dataset.sortby([axis.name for axis in experiment.axes if axis.kind is int])
+    ordered: xr.Dataset = dataset.sortby([axis.name for axis in experiment.axes if axis.numeric])
     return ordered
 
 

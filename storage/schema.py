@@ -17,6 +17,7 @@ FORMAT = 2  # 1, of epsweep 0.2.0 and before: no checksums, which its chunks nev
 _CHUNK_CELLS = 8192
 _CHUNK_LABELS = 1024
 _TEXT: Any = VariableLengthUTF8()
+_COORDINATES: Mapping[type, Any] = {str: _TEXT, int: "int64", float: "float64"}
 _COMPRESSORS: Any = (ZstdCodec(), Crc32cCodec())  # a chunk that was changed is found when it is read
 
 
@@ -32,11 +33,11 @@ class Status(IntEnum):
 def chunk_shape(experiment: Experiment, lengths: Sequence[int]) -> tuple[int, ...]:
     """Choose the chunk length of each axis, for arrays that may grow along any of them.
 
-    Lengths are doubled, each time where most chunks would be saved, until a chunk has 8192 cells; axes of integers
+    Lengths are doubled, each time where most chunks would be saved, until a chunk has 8192 cells; axes of numbers
     are expected to grow, axes of names are not.
     """
     chunk = [1] * len(lengths)
-    numeric = [axis.kind is int for axis in experiment.axes]
+    numeric = [axis.numeric for axis in experiment.axes]
     while math.prod(chunk) < _CHUNK_CELLS:
         chunks = [math.ceil(length / size) for length, size in zip(lengths, chunk, strict=True)]
         widest = max(range(len(chunk)), key=lambda i: (chunks[i], numeric[i], -chunk[i]))
@@ -51,7 +52,7 @@ def create_arrays(group: zarr.Group, experiment: Experiment, labels: Mapping[str
             axis.name,
             shape=(len(labels[axis.name]),),
             chunks=(_CHUNK_LABELS,),
-            dtype=_TEXT if axis.kind is str else "int64",
+            dtype=_COORDINATES[axis.kind],
             fill_value="" if axis.kind is str else 0,
             compressors=_COMPRESSORS,
             dimension_names=(axis.name,),
@@ -91,7 +92,7 @@ def create_arrays(group: zarr.Group, experiment: Experiment, labels: Mapping[str
 
 def label_array(labels: Sequence[Label]) -> Any:
     """Array of labels in the type that Zarr stores them in."""
-    return np.array(labels, dtype=np.dtypes.StringDType() if isinstance(labels[0], str) else np.int64)
+    return np.array(labels, dtype=np.dtypes.StringDType() if isinstance(labels[0], str) else None)
 
 
 def identity(experiment: Experiment, settings: Mapping[str, object]) -> dict[str, str | int]:

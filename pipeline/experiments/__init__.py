@@ -2,5 +2,7 @@
 
 from pipeline.experiment import Experiment
 from pipeline.experiments.approximation import APPROXIMATION
+from pipeline.experiments.epsilon_rank import EPSILON_RANK
+from pipeline.experiments.spectrum import SPECTRUM
 
-EXPERIMENTS: dict[str, Experiment] = {experiment.name: experiment for experiment in (APPROXIMATION,)}
+EXPERIMENTS: dict[str, Experiment] = {each.name: each for each in (APPROXIMATION, EPSILON_RANK, SPECTRUM)}

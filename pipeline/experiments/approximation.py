@@ -14,7 +14,6 @@ from pipeline.approximation import Problem, get_method
 from pipeline.arrays import Matrix
 from pipeline.certificates import CertificateSettings
 from pipeline.embedding import CLOSED_FORMS, EmbeddingSettings
-from pipeline.errors import InputError
 from pipeline.experiment import (
     Axis,
     Case,
@@ -24,13 +23,28 @@ from pipeline.experiment import (
     Experiment,
     Label,
     Quantity,
-    Recipe,
     Spread,
     SpreadCost,
 )
-from pipeline.files import FileMatrix, FileRecipe
-from pipeline.functions import get_function
-from pipeline.matrix import FunctionMatrix, MatrixRecipe
+from pipeline.experiments.generated import (
+    DIMENSION,
+    FUNCTION,
+    GENERATION,
+    PRODUCT,
+    RANK,
+    SAMPLING,
+    SEED,
+    SHARED,
+    SIZE,
+    SVD,
+    Floats,
+    Sizes,
+    labels_of_file,
+    orders,
+    recipe_of,
+    require_entries,
+)
+from pipeline.matrix import FunctionMatrix
 from pipeline.minimax import MinimaxSettings
 from pipeline.passes import (
     GROUP_ROWS,
@@ -43,16 +57,12 @@ from pipeline.passes import (
     max_norm,
 )
 from pipeline.projections import APSettings
-from pipeline.sampling import HELD_BYTES, get_sampling
+from pipeline.sampling import HELD_BYTES
 from pipeline.svd import Decompositions, SVDSettings
-from pipeline.tensor import TensorRecipe
 from pipeline.tensor_approximation import TRAIN_METHODS, TensorProblem, find_train
 from pipeline.tensor_train import unfolding
 
-# Predicted times, fitted on one core of a 2026 server: seconds an operation.
-_PRODUCT = 3e-11  # multiplication and addition of a matrix product, double precision
-_SVD = 3.2e-10  # n³ of a full decomposition
-_GENERATION = 1.6e-8  # entry of a matrix, the inner product aside
+# Predicted times, fitted on one core of a 2026 server.
 # Iterations of a method: their number, and seconds an n² r, an n², an n r², an n r, and each.
 _STEPS = {
     "ap": (800, 6e-11, 9.5e-10, 2.1e-10, 0.0, 3e-5),
@@ -78,9 +88,6 @@ _PASSED_STEPS = {
     "default": (700, 3.2e-9, 5e-11),
     "thorough": (3000, 3.2e-9, 5e-11),
 }
-_SHARED = ("function", "sampling", "m", "n", "seed")
-
-Floats = npt.NDArray[np.float64]
 
 
 class ApproximationSettings(BaseModel):
@@ -108,7 +115,7 @@ class _Shared:
 
 def _prepare(case: Case, settings: ApproximationSettings, spread: Spread | None) -> _Shared:
     problem: Problem | TensorProblem
-    recipe = _recipe(case, settings)
+    recipe = recipe_of(case, settings.files)
     entries = recipe.make()
     if len(entries.shape) > 2:
         tensor = entries.to_numpy()
@@ -125,23 +132,10 @@ def _prepare(case: Case, settings: ApproximationSettings, spread: Spread | None)
         generated = entries if isinstance(entries, FunctionMatrix) else None
         problem = Problem(Decompositions(matrix, settings.svd, case["seed"]), generated)
         decomposed = [problem.decompositions]
-    if norm == 0:
-        raise InputError(f"function {case['function']}: all entries are zero, so a relative error has no meaning")
+    require_entries(case, norm)
     for each in decomposed:
         each.for_bound()  # computed here, so that its time is shared among the cases
     return _Shared(norm, problem)
-
-
-def _recipe(case: Case, settings: ApproximationSettings) -> Recipe:
-    if case["function"] in settings.files:
-        return FileRecipe.of(settings.files[case["function"]])
-    kind = TensorRecipe if get_function(case["function"]).order > 2 else MatrixRecipe
-    return kind(case["function"], case["sampling"], case["m"], case["n"], case["seed"])
-
-
-def _file_labels(path: str) -> Mapping[str, Label]:
-    """Labels on the axes that the file of a matrix fixes."""
-    return {"sampling": "given", "m": 0, "n": min(FileMatrix(path).shape)}
 
 
 def _evaluate(shared: _Shared, case: Case, settings: ApproximationSettings) -> Mapping[str, float]:
@@ -169,65 +163,14 @@ def _evaluate(shared: _Shared, case: Case, settings: ApproximationSettings) -> M
     return values if guarantee is None else {**values, "guarantee": guarantee / shared.norm}
 
 
-def _orders(columns: Columns, settings: ApproximationSettings) -> npt.NDArray[np.intp]:
-    """Order of what each case approximates: 2 for a matrix."""
-    functions = columns["function"]
-    orders = np.full(functions.shape, 2)
-    for name in set(functions.ravel().tolist()):
-        file = settings.files.get(name)
-        orders[functions == name] = len(FileMatrix(file).shape) if file else get_function(name).order
-    return orders
-
-
-@dataclass(frozen=True)
-class _Sizes:
-    """Size of what each case approximates.
-
-    Attributes
-    ----------
-    order : ndarray of int
-    n : ndarray
-        Side of the square or cube with as many entries.
-    side, rows, columns : ndarray
-        Smallest side, and both sides of a matrix.
-    m, r : ndarray
-        Latent dimension and rank; 1 where there is none.
-    """
-
-    order: npt.NDArray[np.intp]
-    n: Floats
-    side: Floats
-    rows: Floats
-    columns: Floats
-    m: Floats
-    r: Floats
-
-    @classmethod
-    def of(cls, columns: Columns, settings: ApproximationSettings) -> "_Sizes":
-        """Look at the labels, and at the shapes of files."""
-        side, m = columns["n"].astype(np.float64), columns["m"].astype(np.float64)
-        ranks = columns["r"].astype(np.float64) if "r" in columns else np.ones_like(side)
-        sizes = cls(_orders(columns, settings), side.copy(), side, side.copy(), side.copy(), m, ranks)
-        for label, path in settings.files.items():
-            shape, here = FileMatrix(path).shape, columns["function"] == label
-            sizes.n[here] = math.prod(shape) ** (1 / len(shape))
-            sizes.rows[here], sizes.columns[here] = shape[0], math.prod(shape[1:])
-        return sizes
-
-    def lapack(self, settings: SVDSettings) -> npt.NDArray[np.bool_]:
-        """Whether matrices are decomposed in full."""
-        cases, where = np.unique(np.stack([self.side, self.n, self.r]), axis=1, return_inverse=True)
-        used = np.array([settings.uses_lapack(int(side), n * n, int(r)) for side, n, r in cases.T], dtype=bool)
-        return used[where.ravel()]
-
-
 def _prepare_cost(columns: Columns, settings: ApproximationSettings) -> Cost:
-    sizes = _Sizes.of(columns, settings)
+    sizes = Sizes.of(columns, settings.files)
     order, n, m = sizes.order, sizes.n, sizes.m
     sizes = replace(sizes, r=np.ones_like(n))
     side = np.where(sizes.lapack(settings.svd), n, np.minimum(n, settings.svd.dense_limit))
-    seconds = 4e-4 + n**order * (_GENERATION + _PRODUCT * m) + 4e-8 * n * m
-    seconds = seconds + np.where(order == 2, _SVD * side**3, _TRAIN_SVD * n**order * _unfolded_sides(n, order))
+    seconds = sizes.generation() + np.where(
+        order == 2, SVD * side**3, _TRAIN_SVD * n**order * _unfolded_sides(n, order)
+    )
     memory = np.where(order == 2, 8 * n * n + 60 * side * side, 32 * n**order)
     return Cost(seconds, memory + 8 * order * n * m)
 
@@ -241,7 +184,7 @@ def _unfolded_sides(n: Floats, order: npt.NDArray[np.intp]) -> Floats:
 
 def _train_cost(columns: Columns, settings: ApproximationSettings) -> Cost:
     """Cost of the methods for tensors, their matrices' decompositions and bounds aside."""
-    sizes = _Sizes.of(columns, settings)
+    sizes = Sizes.of(columns, settings.files)
     order, n, r, method = sizes.order, sizes.n, sizes.r, columns["method"]
     entries = n**order
     seconds = 2e-4 + 4e-10 * entries * r
@@ -257,7 +200,7 @@ def _train_cost(columns: Columns, settings: ApproximationSettings) -> Cost:
     return Cost(seconds, 40 * entries)
 
 
-def _iterations_cost(name: str, n: Floats, r: Floats, *, double: bool) -> Floats:
+def iterations_cost(name: str, n: Floats, r: Floats, *, double: bool) -> Floats:
     """Seconds of an iterative method."""
     count, of_nnr, of_nn, of_nrr, of_nr, each = _STEPS[name]
     step = each + n * n * (of_nnr * r + of_nn) + n * r * (of_nrr * r + of_nr)
@@ -272,24 +215,24 @@ def _embedding_cost(columns: Columns, n: Floats, settings: EmbeddingSettings) ->
         features = np.full_like(features, settings.features)
     gram = (features == "taylor") & (columns["function"] != "inner_product") & (2 * n <= settings.gram_limit)
     factored = features == "factorization"
-    seconds = np.where(factored, (1 + settings.reweightings) * _SVD * n**3, np.where(gram, _SVD * n**3, 0.0))
+    seconds = np.where(factored, (1 + settings.reweightings) * SVD * n**3, np.where(gram, SVD * n**3, 0.0))
     return seconds, np.where(factored, 100 * n * n, np.where(gram, 32 * (2 * n) ** 2, 0.0))
 
 
 def _evaluate_cost(columns: Columns, settings: ApproximationSettings) -> Cost:
-    sizes = _Sizes.of(columns, settings)
+    sizes = Sizes.of(columns, settings.files)
     order, n, r, method = sizes.order, sizes.n, sizes.r, columns["method"]
     lapack, always = sizes.lapack(settings.svd), replace(sizes, r=np.ones_like(r)).lapack(settings.svd)
     width = np.array([settings.svd.sketch_width(int(rank)) for rank in r.ravel()], dtype=np.float64)
     passes = np.where(lapack, 0, 2 + 2 * settings.svd.power_iterations)
     late = (method != "ap") & lapack & ~always  # for this rank alone
     basis = (settings.svd.power_iterations + 1) * width
-    seconds = 2e-4 + n * n * _PRODUCT * r + np.where(late, _SVD * n**3, 2 * passes * n * n * width * _PRODUCT)
+    seconds = 2e-4 + n * n * PRODUCT * r + np.where(late, SVD * n**3, 2 * passes * n * n * width * PRODUCT)
     memory = np.where(late, 60 * n * n, np.minimum(8 * n * n, STORED_BYTES) + 48 * n * np.minimum(n, basis))
-    ap = _iterations_cost("ap", n, r, double=settings.ap.precision == "double")
+    ap = iterations_cost("ap", n, r, double=settings.ap.precision == "double")
     if settings.ap.projection == "exact":
-        ap = _STEPS["ap"][0] * _SVD / 2 * n**3
-    minimax = _iterations_cost(settings.minimax.budget, n, r, double=settings.minimax.precision == "double")
+        ap = _STEPS["ap"][0] * SVD / 2 * n**3
+    minimax = iterations_cost(settings.minimax.budget, n, r, double=settings.minimax.precision == "double")
     embedding, embedding_memory = _embedding_cost(columns, n, settings.random_embedding)
     for name, more in {"ap": ap, "minimax": minimax, "random_embedding": embedding}.items():
         seconds = seconds + np.where(method == name, more, 0.0)
@@ -308,15 +251,15 @@ def _evaluate_cost(columns: Columns, settings: ApproximationSettings) -> Cost:
 
 
 def _spread_cost(columns: Columns, settings: ApproximationSettings) -> SpreadCost:
-    sizes = _Sizes.of(columns, settings)
+    sizes = Sizes.of(columns, settings.files)
     n, m, r, method = sizes.n, sizes.m, sizes.r, columns["method"]
     width = np.array([settings.svd.sketch_width(int(rank)) for rank in r.ravel()], dtype=np.float64)
     width, powers = np.minimum(width, sizes.side), settings.svd.power_iterations
     basis = width * (1 + np.minimum(powers, (sizes.side - 1) // width))
-    generation = n * n * (_GENERATION + _PRODUCT * m)
-    decomposition = (2 + powers) * generation + 2 * n * n * _PRODUCT * (basis + 2 * powers * width)
+    generation = n * n * (GENERATION + PRODUCT * m)
+    decomposition = (2 + powers) * generation + 2 * n * n * PRODUCT * (basis + 2 * powers * width)
     needed = (method != "ap") | (settings.ap.initial == "svd")
-    shared = np.stack([*(_numbered(columns[axis]) for axis in _SHARED), width, needed])
+    shared = np.stack([*(_numbered(columns[axis]) for axis in SHARED), width, needed])
     _, same, count = np.unique(shared, axis=1, return_inverse=True, return_counts=True)
     seconds = 2 * generation + needed * decomposition / count[same.ravel()]  # max norm and error
     for name, chosen, double in (
@@ -355,17 +298,17 @@ def _settings_used(labels: Mapping[str, Sequence[Label]]) -> set[str]:
 APPROXIMATION = Experiment(
     name="approximation",
     summary="relative max-norm error of rank-r approximations",
-    revision=3,
+    revision=4,
     axes=(
-        Axis("function", str, "generating function", "function", check=get_function, imports=True, files=True),
-        Axis("sampling", str, "sampling scheme", "sampling", check=get_sampling),
-        Axis("m", int, "latent dimension", "m"),
-        Axis("n", int, "matrix size", "n"),
-        Axis("r", int, "rank of the approximation", "r"),
+        FUNCTION,
+        SAMPLING,
+        DIMENSION,
+        SIZE,
+        RANK,
         Axis("method", str, "approximation method", "method", check=get_method),
-        Axis("seed", int, "trial number", "seeds", least=0),
+        SEED,
     ),
-    shared=_SHARED,
+    shared=SHARED,
     quantities=(
         Quantity("epsilon", "relative max-norm error max|F - G| / max|F|, an upper bound of the best possible"),
         Quantity("lower_bound", "certified lower bound of the best possible relative max-norm error"),
@@ -392,7 +335,7 @@ APPROXIMATION = Experiment(
             ("function", "method"),
             "the rule that random_embedding is for matrices",
             lambda columns, settings: (
-                (_orders(columns, settings) == 2) | np.isin(columns["method"], list(TRAIN_METHODS))
+                (orders(columns, settings.files) == 2) | np.isin(columns["method"], list(TRAIN_METHODS))
             ),
             f"use {', '.join(TRAIN_METHODS)} for functions of more than two points, in a block of their own",
         ),
@@ -400,14 +343,14 @@ APPROXIMATION = Experiment(
             ("function", "method"),
             "the rule that minimax.warm_start is for matrices",
             lambda columns, settings: (
-                (_orders(columns, settings) == 2)
+                (orders(columns, settings.files) == 2)
                 | (columns["method"] != "minimax")
                 | (settings.minimax.warm_start == "none")
             ),
             "leave it out, or give functions of more than two points a sweep of their own",
         ),
     ),
-    labels_of_file=_file_labels,
+    labels_of_file=labels_of_file,
     prepare=_prepare,
     evaluate=_evaluate,
     prepare_cost=_prepare_cost,

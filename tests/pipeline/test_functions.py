@@ -5,17 +5,59 @@ from itertools import permutations
 
 import numpy as np
 import pytest
+from scipy.special import softmax
+from scipy.stats import kstest
 
 from pipeline.errors import InputError
-from pipeline.functions import BUILT_IN, get_function, multilinear_product, squared_distances
+from pipeline.formulas import multilinear_product, squared_distances
+from pipeline.functions import BUILT_IN, get_function, label_of
 from pipeline.matrix import function_matrix
+
+
+def dot(x, y):
+    return math.fsum(a * b for a, b in zip(x, y, strict=True))
+
+
+def sector(point, pieces):
+    """Sector of the plane of the first two coordinates."""
+    turn = math.atan2(point[1] if len(point) > 1 else 0.0, point[0]) / (2 * math.pi) % 1.0
+    return min(int(turn * pieces), pieces - 1)
+
+
+def part(point, blocks):
+    """Which of the equal parts of [0, 1] the first coordinate lies in, the nearest if in none."""
+    return min(max(math.trunc(point[0] * blocks), 0), blocks - 1)
+
 
 FORMULAS = {
     "exponential": lambda x, y: math.exp(-math.dist(x, y)),
     "quartic_gaussian": lambda x, y: math.exp(-(math.dist(x, y) ** 4)),
     "gaussian": lambda x, y: math.exp(-(math.dist(x, y) ** 2)),
     "cauchy": lambda x, y: 1 / (1 + math.dist(x, y) ** 2),
-    "inner_product": lambda x, y: math.fsum(a * b for a, b in zip(x, y, strict=True)),
+    "inner_product": dot,
+    "polynomial": lambda x, y: (1 + dot(x, y)) ** 2,
+    "polynomial(degree=5,offset=-0.5)": lambda x, y: (dot(x, y) - 0.5) ** 5,
+    "exponential_polynomial": lambda x, y: math.exp(dot(x, y) ** 2),
+    "exponential_polynomial(degree=3,offset=0.25)": lambda x, y: math.exp((0.25 + dot(x, y)) ** 3),
+    "piecewise": lambda x, y: math.exp(-(1 + abs(sector(x, 2) - sector(y, 2))) * math.dist(x, y) ** 2),
+    "piecewise(pieces=5)": lambda x, y: math.exp(-(1 + abs(sector(x, 5) - sector(y, 5))) * math.dist(x, y) ** 2),
+    "minimum_graphon": lambda x, y: math.fsum(map(min, x, y)) / len(x),
+    "block_graphon": lambda x, y: 0.8 if part(x, 3) == part(y, 3) else 0.2,
+    "block_graphon(between=0,blocks=2)": lambda x, y: 0.8 if part(x, 2) == part(y, 2) else 0.0,
+    "exponential(scale=0.5)": lambda x, y: math.exp(-math.dist(x, y) / 0.5),
+    "quartic_gaussian(scale=2)": lambda x, y: math.exp(-((math.dist(x, y) / 2) ** 4)),
+    "gaussian(scale=3)": lambda x, y: math.exp(-((math.dist(x, y) / 3) ** 2)),
+    "cauchy(scale=0.1)": lambda x, y: 1 / (1 + (math.dist(x, y) / 0.1) ** 2),
+    "identity": dot,
+    "tanh": lambda x, y: math.tanh(dot(x, y)),
+    "relu": lambda x, y: max(0.0, dot(x, y)),
+    "sign": lambda x, y: math.copysign(1.0, dot(x, y)),
+    "step": lambda x, y: float(dot(x, y) > 0),
+    "abs": lambda x, y: abs(dot(x, y)),
+    "square": lambda x, y: dot(x, y) ** 2,
+    "cube": lambda x, y: dot(x, y) ** 3,
+    "cos": lambda x, y: math.cos(dot(x, y)),
+    "sin": lambda x, y: math.sin(dot(x, y)),
     "attention": lambda x, y: math.exp(
         math.fsum((math.sqrt(len(x)) * a) * (math.sqrt(len(x)) * b) for a, b in zip(x, y, strict=True))
         / math.sqrt(len(x))
@@ -30,24 +72,27 @@ FORMULAS = {
 def point_sets(name: str, m: int, size: float, seed: int = 0) -> list[np.ndarray]:
     """As many sets of different lengths as a function takes."""
     random = np.random.default_rng(seed)
-    return [random.uniform(-size, size, (5 - k, m)) for k in range(BUILT_IN[name].order)]
+    return [random.uniform(-size, size, (5 - k, m)) for k in range(get_function(name).order)]
+
+
+def test_every_pointwise_function_has_a_scalar_formula():
+    assert {name for name, function in BUILT_IN.items() if function.pointwise} - {"white_noise"} <= set(FORMULAS)
 
 
 @pytest.mark.parametrize("m", [1, 2, 16, 17, 100])
-@pytest.mark.parametrize("name", BUILT_IN)
+@pytest.mark.parametrize("name", FORMULAS)
 def test_entries_equal_the_scalar_formula(name, m):
     points = point_sets(name, m, 0.7, seed=m)
     expected = np.empty([len(each) for each in points])
     for index in np.ndindex(expected.shape):
         expected[index] = FORMULAS[name](*(each[i].tolist() for each, i in zip(points, index, strict=True)))
-    np.testing.assert_allclose(BUILT_IN[name](*points), expected, rtol=1e-11, atol=1e-14)
+    np.testing.assert_allclose(get_function(name)(*points), expected, rtol=1e-11, atol=1e-14)
 
 
-@pytest.mark.parametrize("name", BUILT_IN)
+@pytest.mark.parametrize("name", [name for name, function in BUILT_IN.items() if function.symmetric])
 def test_built_in_functions_called_symmetric_are(name):
     points = point_sets(name, 20, 1.0)
     values = BUILT_IN[name](*points)
-    assert BUILT_IN[name].symmetric
     for order in permutations(range(values.ndim)):
         np.testing.assert_allclose(BUILT_IN[name](*(points[k] for k in order)), values.transpose(order), rtol=1e-11)
 
@@ -68,6 +113,95 @@ def test_multilinear_product_is_the_sum_over_products_of_coordinates(order, m):
     letters = "ijkln"[:order]
     expected = np.einsum(",".join(f"{letter}a" for letter in letters) + "->" + letters, *points)
     np.testing.assert_allclose(multilinear_product(*points), expected, rtol=1e-11, atol=1e-11)
+
+
+def test_white_noise_entries_are_independent_and_standard_normal():
+    random = np.random.default_rng(3)
+    x, y = random.standard_normal((500, 4)), random.standard_normal((500, 4))
+    values = BUILT_IN["white_noise"](x, y)
+    assert kstest(values.ravel(), "norm").pvalue > 0.01
+    for shifted in (values[1:, :] * values[:-1, :], values[:, 1:] * values[:, :-1], values * values.T):
+        assert abs(shifted.mean()) < 4 / math.sqrt(shifted.size)
+    largest = np.linalg.svd(values, compute_uv=False)[0]
+    assert largest == pytest.approx(2 * math.sqrt(500), rel=0.03)  # the edge of the quarter circle law
+
+
+def test_white_noise_is_a_function_of_its_points():
+    random = np.random.default_rng(4)
+    x, y = random.standard_normal((30, 3)), random.standard_normal((20, 3))
+    values, some = BUILT_IN["white_noise"](x, y), random.permutation(30)
+    assert np.array_equal(BUILT_IN["white_noise"](x[some], y), values[some])
+    nudged = x.copy()
+    nudged[0, 2] = np.nextafter(nudged[0, 2], 9.0)
+    assert (BUILT_IN["white_noise"](nudged, y)[0] != values[0]).all()
+
+
+@pytest.mark.parametrize("side", [2, 4, 16])
+def test_block_softmax_is_that_of_each_block(side):
+    random = np.random.default_rng(5)
+    x, y = random.standard_normal((37, 3)), random.standard_normal((22, 3))
+    found = get_function(label_of("block_softmax", {"side": side}))(x, y)
+    for rows in range(0, 37, side):
+        for cols in range(0, 22, side):
+            block = slice(rows, rows + side), slice(cols, cols + side)
+            np.testing.assert_allclose(found[block], softmax((x @ y.T)[block]), rtol=1e-12)
+
+
+# --- parameters
+
+
+def test_parameters_that_are_the_default_have_the_plain_label():
+    assert label_of("gaussian", {"scale": 1}) == "gaussian"
+    assert label_of("polynomial", {"degree": 3, "offset": 1.0}) == "polynomial(degree=3)"
+    assert label_of("gaussian", {"scale": 2.0}) == "gaussian(scale=2)"
+    assert label_of("gaussian", {"scale": 0.1}) == "gaussian(scale=0.1)"
+
+
+@pytest.mark.parametrize("name", [name for name, function in BUILT_IN.items() if function.parameters])
+def test_every_parameter_changes_the_values_and_is_part_of_the_label(name):
+    random = np.random.default_rng(6)
+    x, y = random.uniform(-1, 1, (40, 2)), random.uniform(-1, 1, (40, 2))
+    for key, parameter in BUILT_IN[name].parameters.items():
+        other = 8 if key == "side" else 0.5 if isinstance(parameter.default, float) else parameter.default + 1
+        label = label_of(name, {key: other})
+        assert get_function(label).name == label == f"{name}({key}={other})"
+        assert not np.array_equal(get_function(label)(x, y), BUILT_IN[name](x, y))
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "told"),
+    [
+        ("gaussian", {"scale": 0}, "between"),
+        ("gaussian", {"scale": "2"}, "finite number"),
+        ("gaussian", {"scale": math.inf}, "finite number"),
+        ("gaussian", {"scale": True}, "finite number"),
+        ("gaussian", {"length": 2}, "use scale"),
+        ("inner_product", {"scale": 2}, "it has none"),
+        ("polynomial", {"degree": 2.5}, "integer"),
+        ("polynomial", {"degree": 21}, "between 1 and 20"),
+        ("block_softmax", {"side": 3}, "use one of 2, 4"),
+        ("gaussiann", {"scale": 2}, "not known"),
+    ],
+)
+def test_bad_parameters_are_refused_by_name(name, parameters, told):
+    with pytest.raises(InputError, match=told) as caught:
+        label_of(name, parameters)
+    assert next(iter(parameters)) in str(caught.value) or name in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "label",
+    ["gaussian(scale=1)", "gaussian(scale=2.0)", "gaussian( scale=2)", "polynomial(offset=2,degree=3)"],
+)
+def test_labels_that_say_the_same_in_another_way_are_refused_with_the_one_to_write(label):
+    with pytest.raises(InputError, match=r"is written|cannot be read"):
+        get_function(label)
+
+
+@pytest.mark.parametrize("label", ["gaussian()", "gaussian(2)", "gaussian(scale=)", "gaussian(scale=2,scale=3)"])
+def test_labels_that_cannot_be_read_are_refused(label):
+    with pytest.raises(InputError, match="cannot be read"):
+        get_function(label)
 
 
 # --- distances

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from pipeline import approximate, approximate_tensor, function_matrix, function_tensor, lower_bound
 from pipeline.errors import InputError
-from pipeline.functions import BUILT_IN, GeneratingFunction, multilinear_product
+from pipeline.formulas import multilinear_product
+from pipeline.functions import BUILT_IN, GeneratingFunction
 from pipeline.sampling import SAMPLINGS
 from pipeline.tensor import FunctionTensor, tile_side
 

@@ -508,7 +508,8 @@ def test_bad_numbers_are_refused_in_one_line(call, message):
     assert "\n" not in str(refusal.value)
 
 
-def test_every_sampling_has_points_of_norm_at_most_one():
+def test_ball_and_sphere_have_points_of_norm_at_most_one():
     """The constants are those of the unit ball and sphere."""
-    for name, sampling in SAMPLINGS.items():
+    for name in ("ball-independent", "ball-symmetric", "sphere-independent", "sphere-symmetric"):
+        sampling = SAMPLINGS[name]
         assert np.linalg.norm(sampling.points(0, 3, 0, 0, 200), axis=1).max() <= 1 + 1e-12, name

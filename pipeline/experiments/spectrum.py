@@ -1,0 +1,139 @@
+"""The spectrum experiment: singular values, and how many of them count."""
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated
+
+import numpy as np
+import scipy.linalg
+from pydantic import BaseModel, ConfigDict, Field
+
+from pipeline.arrays import FloatArray
+from pipeline.experiment import Axis, Case, Columns, Constraint, Cost, Experiment, Label, Quantity, Spread
+from pipeline.experiments.generated import (
+    DIMENSION,
+    FUNCTION,
+    SAMPLING,
+    SEED,
+    SHARED,
+    SIZE,
+    Sizes,
+    fixed_cost,
+    labels_of_file,
+    matrices_only,
+    never_spread,
+    recipe_of,
+    require_entries,
+)
+from pipeline.passes import max_norm
+
+_VALUES = 1.1e-10  # seconds of singular values alone, n³
+
+
+class SpectrumSettings(BaseModel):
+    """There is nothing to set but files, which a specification does not say here."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    files: Annotated[dict[str, str], Field(init=False)] = {}
+
+
+def effective_rank(values: FloatArray) -> float:
+    """(Σ σ_k)² / Σ σ_k², between 1 and the number of singular values that are not zero.
+
+    Parameters
+    ----------
+    values : ndarray of shape (k,)
+        All singular values of a matrix, not all zero.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> effective_rank(np.array([1.0, 1.0, 1.0, 0.0]))
+    3.0
+    """
+    values = values / values.max()
+    return float(values.sum() ** 2 / (values @ values))
+
+
+def stable_rank(values: FloatArray) -> float:
+    """‖F‖_F² / ‖F‖_2² = Σ σ_k² / σ_1² (Rudelson and Vershynin 2007), at most the effective rank.
+
+    Parameters
+    ----------
+    values : ndarray of shape (k,)
+        All singular values of a matrix, not all zero.
+    """
+    values = values / values.max()
+    return float(values @ values)
+
+
+def _prepare(case: Case, settings: SpectrumSettings, spread: Spread | None) -> FloatArray:
+    matrix = recipe_of(case, settings.files).make().to_numpy()
+    require_entries(case, max_norm(matrix))
+    values: FloatArray = scipy.linalg.svdvals(matrix, overwrite_a=True, check_finite=False)
+    values /= np.sqrt(matrix.size)
+    return values
+
+
+def _evaluate(values: FloatArray, case: Case, settings: SpectrumSettings) -> Mapping[str, float]:
+    sigma = float(values[case["k"] - 1])
+    return {
+        "sigma": sigma,
+        "ratio": sigma / float(values[0]),
+        "effective_rank": effective_rank(values),
+        "stable_rank": stable_rank(values),
+    }
+
+
+def _prepare_cost(columns: Columns, settings: SpectrumSettings) -> Cost:
+    sizes = Sizes.of(columns, settings.files)
+    return Cost(sizes.generation() + _VALUES * sizes.n**3, 20 * sizes.n**2 + 16 * sizes.n * sizes.m)
+
+
+def _evaluate_cost(columns: Columns, settings: SpectrumSettings) -> Cost:
+    return fixed_cost(columns, 2e-5)
+
+
+def _settings_used(labels: Mapping[str, Sequence[Label]]) -> set[str]:
+    return set()
+
+
+SPECTRUM = Experiment(
+    name="spectrum",
+    summary="singular values and effective rank",
+    revision=1,
+    axes=(
+        FUNCTION,
+        SAMPLING,
+        DIMENSION,
+        SIZE,
+        Axis("k", int, "number of the singular value", "k"),
+        SEED,
+    ),
+    shared=SHARED,
+    quantities=(
+        Quantity("sigma", "k-th singular value of F / sqrt(n1 n2), by Monte Carlo that of the operator of f"),
+        Quantity("ratio", "k-th singular value of F, divided by the first"),
+        Quantity("effective_rank", "(sum of singular values)^2 / sum of their squares", along=("k",)),
+        Quantity("stable_rank", "sum of squared singular values / square of the first", along=("k",)),
+        Quantity("seconds", "computing time, a share of that of all singular values", units="s"),
+    ),
+    main="effective_rank",
+    settings=SpectrumSettings,
+    settings_used=_settings_used,
+    constraints=(
+        matrices_only(),
+        Constraint(
+            ("k", "n"),
+            "k <= n",
+            lambda columns, _: columns["k"] <= columns["n"],
+            "lower k, raise n, or add 'where: k <= n'",
+        ),
+    ),
+    labels_of_file=labels_of_file,
+    prepare=_prepare,
+    evaluate=_evaluate,
+    prepare_cost=_prepare_cost,
+    evaluate_cost=_evaluate_cost,
+    spread_cost=never_spread,
+)
