@@ -124,16 +124,15 @@ def spread(n, methods, limit, folder):
         command = [sys.executable, "-m", "flows", "run", str(spec), "--store", str(store)]
         command += ["--cluster", cluster.scheduler_address]
         environment = os.environ | {"PREFECT_HOME": str(folder / "prefect"), "OPENBLAS_NUM_THREADS": "1"}
-        run = subprocess.Popen(
-            command, cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
+        with (folder / "log").open("w") as log:
+            run = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
         peaks = [Peak(lambda: workers), Peak(lambda: [psutil.Process(run.pid)])]
         for peak in peaks:
             peak.start()
         code = run.wait()
         memory = [peak.stop() for peak in peaks]
     if code:
-        raise SystemExit(f"n = {n}: the run ended with {code}")
+        raise SystemExit(f"n = {n}: the run ended with {code}\n{(folder / 'log').read_text()}")
     with xr.open_zarr(store) as ds:
         found = {
             method: [float(ds[name].sel({"method": method}).squeeze()) for name in ("seconds", "epsilon", "iterations")]
