@@ -339,6 +339,25 @@ def plot(store: str, out: Path, at: tuple[str, ...]) -> None:
 
 @cli.command()
 @_store_argument
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for the page.")
+def report(store: str, out: Path) -> None:
+    """Write one HTML page about STORE: its axes, status, cost and provenance, and curves to explore.
+
+    The page needs no network and can be sent as it is.
+
+    \b
+    Example:
+      epsweep report results/quickstart.zarr --out report
+    """
+    from flows.report import write_report
+
+    _warn_of_damage(store)
+    with _writing(out):
+        click.echo(write_report(store, out))
+
+
+@cli.command()
+@_store_argument
 @click.argument("target", type=click.Path(path_type=Path))
 def export(store: str, target: Path) -> None:
     """Copy STORE to TARGET: .nc, .zarr (the grid), .parquet or .csv (a row a cell).

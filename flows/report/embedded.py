@@ -1,0 +1,110 @@
+"""The numbers behind the curves of a report, as compact as the page can use them."""
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+
+from pipeline.experiment import Experiment, Quantity
+from storage import Status, median_curves
+from storage.curves import TRIALS
+
+MOST_CELLS = 100_000
+_MOST_VALUES = 4_000_000
+_BOUND = "lower_bound"
+
+
+def curve_data(ds: xr.Dataset, experiment: Experiment) -> dict[str, Any] | None:
+    """Arrays over the curve points that have a finished trial.
+
+    Up to `MOST_CELLS` finished cells every trial is there; beyond, the medians, minima and maxima of points whose
+    trials are all done. Quantities after the main one and its bound are left out where the page would grow too large.
+
+    Parameters
+    ----------
+    ds : xarray.Dataset
+        Results, as `open_results` returns them.
+    experiment : Experiment
+
+    Returns
+    -------
+    dict or None
+        What the page's script reads, without NaN; None if nothing is done, or even one quantity is too much.
+    """
+    if TRIALS not in ds.dims:
+        ds = ds.expand_dims(TRIALS)
+    axes = [axis for axis in experiment.axes if axis.name != TRIALS]
+    order = [*(axis.name for axis in axes), TRIALS]
+    status = ds["status"].transpose(*order).values
+    done, declared = status == Status.DONE, (status != Status.SKIPPED).sum(axis=-1).ravel()
+    every_trial = int(done.sum()) <= MOST_CELLS
+    count = done.sum(axis=-1).ravel()
+    points = np.flatnonzero((count > 0) & (every_trial | (count == declared)))
+    width = done.shape[-1] if every_trial else 3
+    room = _MOST_VALUES // max(1, len(points) * width)
+    if not len(points) or not room:
+        return None
+    values: dict[str, list[float | None]] = {}
+    kept: list[Quantity] = []
+    dropped: list[str] = []
+    for quantity in _in_order(ds, experiment):
+        if len(kept) == room:
+            dropped.append(quantity.name)
+            continue
+        found = _trials(ds, quantity, order, done) if every_trial else _statistics(ds, quantity, order)
+        found = found.reshape(-1, width)[points]
+        if quantity.name == experiment.main or np.isfinite(found).any():
+            kept.append(quantity)
+            values[quantity.name] = _rounded(found)
+    return {
+        "axes": [
+            {
+                "name": axis.name,
+                "text": axis.description,
+                "numeric": axis.kind is not str,
+                "labels": ds[axis.name].values.tolist(),
+            }
+            for axis in axes
+        ],
+        "trials": {"name": TRIALS, "labels": ds[TRIALS].values.tolist()},
+        "quantities": [{"name": each.name, "text": each.long_name, "units": each.units} for each in kept],
+        "main": experiment.main,
+        "bound": _BOUND if _BOUND in values else None,
+        "everyTrial": every_trial,
+        "cells": int(done.sum()),
+        "mostCells": MOST_CELLS,
+        "dropped": dropped,
+        "points": np.diff(points, prepend=0).tolist(),
+        "declared": declared[points].tolist(),
+        "values": values,
+    }
+
+
+def _in_order(ds: xr.Dataset, experiment: Experiment) -> list[Quantity]:
+    """Quantities of a store: the main one, its bound, the others."""
+    first = {experiment.main: 0, _BOUND: 1}
+    there = [quantity for quantity in experiment.quantities if quantity.name in ds]
+    return sorted(there, key=lambda quantity: first.get(quantity.name, 2))
+
+
+def _trials(
+    ds: xr.Dataset, quantity: Quantity, order: list[str], done: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.float64]:
+    return np.where(done, ds[quantity.name].transpose(*order).values, np.nan)
+
+
+def _statistics(ds: xr.Dataset, quantity: Quantity, order: list[str]) -> npt.NDArray[np.float64]:
+    curves = median_curves(ds, quantity.name)
+    columns = [curves[f"{quantity.name}{suffix}"].transpose(*order[:-1]).values for suffix in ("", "_min", "_max")]
+    return np.stack(columns, axis=-1)
+
+
+def _rounded(values: npt.NDArray[np.float64]) -> list[float | None]:
+    """Six significant digits, integers as such; None for NaN."""
+    return [_short(value) if math.isfinite(value) else None for value in values.ravel().tolist()]
+
+
+def _short(value: float) -> float:
+    return int(value) if value.is_integer() and abs(value) < 1e15 else float(f"{value:.6g}")

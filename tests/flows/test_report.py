@@ -1,0 +1,467 @@
+"""The report is a page that works: in a browser, alone, by keyboard, at any width, whatever the labels are."""
+
+import itertools
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+from playwright.sync_api import Browser, Page, sync_playwright
+
+import flows.report.embedded as embedded
+from flows.cli import main
+from flows.report import Finding, report_page, write_report
+from pipeline.experiment import Experiment, Outcome
+from pipeline.experiments import EXPERIMENTS
+from pipeline.grid import parse_sweep
+from storage import Status, Writer, median_curves, open_results
+from storage.schema import identity
+
+APPROXIMATION = EXPERIMENTS["approximation"]
+SPEC = """
+name: pages
+grid:
+  - function: [gaussian, cauchy]
+    sampling: [ball-symmetric, sphere-independent]
+    m: [2, 20, 200]
+    n: [100, 1000]
+    r: [5, 10]
+    method: [svd, ap]
+    seeds: 5
+"""
+HOSTILE = "</script><img src=x onerror=window.hacked=1>"
+
+
+def outcome(case) -> Outcome:
+    error = (1 if case["method"] == "svd" else 0.3) * (case["r"] * case["n"]) ** -0.5
+    error *= (1 + case["seed"] / 50) * case["m"] ** 0.1 * (2 if case["function"] == "cauchy" else 1)
+    error *= 3 if case["sampling"] == "ball-symmetric" else 1
+    bound = (case["r"] * case["n"]) ** -0.5 / 9
+    return Outcome({"epsilon": error, "lower_bound": bound, "max_norm": 1, "iterations": 7, "seconds": 2})
+
+
+def fill(path: Path, text: str, compute: Callable[..., Outcome | None] = outcome, **options: object) -> Path:
+    """Make the store of a sweep; cells of which nothing is computed stay missing."""
+    sweep = parse_sweep(text, **options)
+    with Writer.open(path, sweep) as writer:
+        found = [(cell, compute(sweep.case(cell))) for cell in np.argwhere(sweep.wanted)]
+        there = [(cell, each) for cell, each in found if each is not None]
+        if there:
+            writer.write(np.array([cell for cell, _ in there]), [each for _, each in there])
+    return path
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Debian's Chromium; it is gone after this file, with the event loop that drives it."""
+    with sync_playwright() as playwright:
+        program = shutil.which("chromium")
+        assert program, "chromium is missing; run tests/install-servers"
+        running = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield running
+        running.close()
+
+
+@pytest.fixture
+def visit(browser) -> Iterator[Callable[[Path], Page]]:
+    """Open a page; in the end nothing went wrong in it, and it asked for nothing but itself."""
+    wrong: list[str] = []
+    asked: list[str] = []
+    opened: list[Path] = []
+    pages: list[Page] = []
+
+    def go(path: Path, width: int = 1000) -> Page:
+        page = browser.new_page(viewport={"width": width, "height": 900})
+        page.on("console", lambda message: wrong.append(f"console: {message.text}"))
+        page.on("pageerror", lambda error: wrong.append(f"error: {error}"))
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(path.as_uri())
+        opened.append(path)
+        pages.append(page)
+        return page
+
+    yield go
+    for page in pages:
+        page.close()
+    assert wrong == []
+    assert asked == [path.as_uri() for path in opened]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory) -> Path:
+    return fill(tmp_path_factory.mktemp("report") / "pages.zarr", SPEC)
+
+
+@pytest.fixture(scope="module")
+def written(store, tmp_path_factory) -> Path:
+    return write_report(store, tmp_path_factory.mktemp("pages"))
+
+
+def medians(page: Page) -> dict[str, list[tuple[float, float]]]:
+    """The lines that are drawn."""
+    lines = page.evaluate(
+        "document.getElementById('plot').data.filter(t => t.meta === 'median').map(t => [t.name, t.x, t.y])"
+    )
+    return {name: list(zip(x, y, strict=True)) for name, x, y in lines}
+
+
+def picture(page: Page) -> str:
+    """All that is drawn, and on which scales."""
+    return page.evaluate(
+        "(({data, layout}) => JSON.stringify([data, layout.xaxis.type, layout.yaxis.type, layout.xaxis.title.text]))"
+        "(document.getElementById('plot'))"
+    )
+
+
+def test_page_says_what_the_store_holds(written, visit):
+    page = visit(written)
+    text = page.inner_text("main")
+    for part in (
+        "latent dimension",
+        "2, 20, 200",
+        "computed and stored",
+        "numpy 2",
+        "BSD-3-Clause",
+        "When big data actually are low-rank",
+        "Why are big data matrices approximately low rank?",
+        "epsweep run pages.yaml --store pages.zarr",
+        "max_projections = 20000",
+    ):
+        assert part in text
+    assert page.inner_text("pre.spec").strip() == SPEC.strip()
+    assert "480 of 480 cells done, 1 run, 960 s of computing" in page.inner_text("header")
+    assert "ap	100	120	240.00	25.0 %" in page.inner_text("#cost table")
+    assert page.locator("section h2", has_text="Fits").count() == 0
+
+
+def test_curves_are_the_medians_of_the_store(store, written, visit):
+    page = visit(written)
+    held = {"function": "gaussian", "sampling": "ball-symmetric", "n": 100, "r": 5}
+    curves = median_curves(open_results(store)).sel(held)
+    assert f"{', '.join(f'{axis} = {label}' for axis, label in held.items())}." in page.inner_text("#caption")
+    drawn = medians(page)
+    assert list(drawn) == ["svd", "ap"]
+    for method, points in drawn.items():
+        expected = curves["epsilon"].sel({"method": method})
+        assert [x for x, _ in points] == [2, 20, 200]
+        np.testing.assert_allclose([y for _, y in points], expected, rtol=1e-5)
+    page.click("summary")
+    row = page.locator("#table tbody tr").first.locator("td").all_inner_texts()
+    assert row[:2] == ["svd", "2"]
+    assert row[5:] == ["5", f"{curves['lower_bound'].values[0, 0]:.6g}"]
+    np.testing.assert_allclose(
+        [float(value) for value in row[2:5]],
+        [curves[f"epsilon{suffix}"].sel({"method": "svd"}).values[0] for suffix in ("", "_min", "_max")],
+        rtol=1e-5,
+    )
+
+
+def test_each_control_changes_what_is_drawn(written, visit):
+    page = visit(written)
+    for control, label in {
+        "at-function": "cauchy",
+        "at-sampling": "sphere-independent",
+        "at-n": "1000",
+        "at-r": "10",
+        "xscale": "linear",
+        "yscale": "linear",
+        "bound": None,
+        "line-0": None,
+        "lines": "function",
+        "x": "n",
+        "quantity": "seconds",
+    }.items():
+        before = picture(page)
+        if label is None:
+            page.uncheck(f"#{control}")
+        else:
+            page.select_option(f"#{control}", label=label)
+        assert picture(page) != before, control
+        if control.startswith("at-"):
+            assert f"{control.removeprefix('at-')} = {label}" in page.inner_text("#caption")
+    assert "trials of seconds, computing time" in page.inner_text("#caption")
+    assert page.is_disabled("#bound")  # of the error, not of the time
+
+
+def test_any_axis_can_be_lines_or_horizontal(written, visit):
+    page = visit(written)
+    page.select_option("#lines", label="r")
+    assert list(medians(page)) == ["r = 5", "r = 10"]
+    page.select_option("#x", label="r")  # which takes it from the lines
+    assert list(medians(page)) == ["svd", "ap"]
+    assert [x for x, _ in medians(page)["ap"]] == [5, 10]
+    page.select_option("#at-function", label="cauchy")
+    page.select_option("#x", label="n")  # a function that was chosen stays
+    assert "function = cauchy" in page.inner_text("#caption")
+
+
+def test_hover_shows_every_seed_and_the_bracket(written, visit):
+    page = visit(written)
+    point = page.locator("#plot .scatterlayer .point").nth(1)
+    point.scroll_into_view_if_needed()
+    box = point.bounding_box()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.wait_for_selector(".hovertext")
+    lines = page.locator(".hovertext tspan.line").all_text_contents()
+    assert lines[0] == "svd, m = 20"
+    values = [3 * (1 + seed / 50) * 500**-0.5 * 20**0.1 for seed in range(5)]
+    bound = 500**-0.5 / 9
+    assert lines[2] == f"bracket [{bound:.6g}, {values[2]:.6g}]"
+    assert lines[3:] == [f"seed {i}: {value:.6g}  in [{bound:.6g}, {value:.6g}]" for i, value in enumerate(values)]
+
+
+def test_keyboard_alone_is_enough(written, visit):
+    page = visit(written)
+    reached = []
+    while "line-1" not in reached and len(reached) < 60:
+        page.keyboard.press("Tab")
+        reached.append(page.evaluate("document.activeElement.id"))
+        assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") != "none"
+        if reached[-1] == "x":
+            before = picture(page)
+            page.keyboard.press("ArrowDown")
+            page.wait_for_function("document.getElementById('plot').layout.xaxis.title.text.endsWith(' n')")
+            assert picture(page) != before
+            assert page.evaluate("document.activeElement.id") == "x"
+    assert [each for each in reached if each] == [
+        "quantity", "x", "xscale", "yscale", "bound", "lines", "line-0", "line-1",
+    ]  # fmt: skip
+    page.keyboard.press("Space")
+    assert list(medians(page)) == ["svd"]
+
+
+def test_page_is_described_for_those_who_do_not_see_it(written, visit):
+    page = visit(written)
+    levels = page.eval_on_selector_all("h1, h2, h3, h4", "all => all.map(each => Number(each.tagName[1]))")
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(below <= above + 1 for above, below in itertools.pairwise(levels))
+    assert page.eval_on_selector_all("select, input", "all => all.every(each => each.labels.length === 1)")
+    assert page.get_attribute("#plot", "aria-label").startswith("epsilon against m, 2 lines, from ")
+    assert page.get_attribute("html", "lang") == "en"
+
+
+@pytest.mark.parametrize("width", [320, 400, 1600])
+def test_nothing_is_wider_than_the_window(written, visit, width):
+    page = visit(written, width)
+    page.click("summary")
+    assert page.evaluate("document.scrollingElement.scrollWidth <= innerWidth")
+    plot = page.locator("#plot .main-svg").first.bounding_box()
+    assert plot["x"] >= 0
+    assert 0.6 * min(width, 1000) < plot["width"] < width
+
+
+def test_figure_can_be_saved(written, browser):
+    page = browser.new_page(accept_downloads=True)
+    page.goto(written.as_uri())
+    with page.expect_download() as download:
+        page.click("#save")
+    assert download.value.suggested_filename == "epsilon-against-m.svg"
+    assert "latent dimension m" in Path(download.value.path()).read_text()
+    page.close()
+
+
+def test_hostile_labels_and_messages_are_text(tmp_path, visit):
+    folder, _, name = f"{HOSTILE}.npy".partition("/")
+    (tmp_path / folder).mkdir()
+    np.save(tmp_path / folder / name, np.eye(12))
+    text = f"""
+name: hostile  # {HOSTILE} <!-- <script> &amp;
+grid:
+  - {{function: {{file: "{HOSTILE}.npy"}}, r: [2, 3], method: [svd, ap], seeds: 3}}
+"""
+
+    def compute(case):
+        return Outcome(None, f"ValueError: {HOSTILE}") if case["r"] == 3 and case["method"] == "ap" else outcome(case)
+
+    page = visit(write_report(fill(tmp_path / "s.zarr", text, compute, folder=tmp_path), tmp_path))
+    page.wait_for_selector("#plot .main-svg")
+    page.select_option("#lines", label="method")
+    assert page.evaluate("window.hacked") is None
+    assert page.locator("img").count() == 0
+    assert page.locator("script").count() == 3
+    assert page.inner_text("pre.spec").strip() == text.strip()
+    assert f"ValueError: {HOSTILE}" in page.inner_text("#status")
+    assert f"{HOSTILE}.npy" in page.inner_text("#caption")
+    assert f"{HOSTILE}.npy" in page.inner_text("#provenance")
+
+
+@pytest.mark.parametrize(("ranks", "place"), [("[2, 3]", ".legendtext"), ("[2]", ".xtick text")])
+def test_labels_are_not_markup_in_the_figure(tmp_path, visit, ranks, place):
+    names = ["<b>bold<b>.npy", "<i>&lt;.npy"]
+    for name in names:
+        np.save(tmp_path / name, np.eye(12))
+    blocks = [f'  - {{function: {{file: "{name}"}}, r: {ranks}, method: [svd], seeds: 1}}' for name in names]
+    store = fill(tmp_path / "s.zarr", "\n".join(["name: markup", "grid:", *blocks]), folder=tmp_path)
+    page = visit(write_report(store, tmp_path))
+    assert page.locator(f"#plot {place}").all_text_contents()[:2] == names
+
+
+def test_same_store_gives_the_same_bytes(store, written, tmp_path):
+    assert write_report(store, tmp_path / "again").read_bytes() == written.read_bytes()
+
+
+def test_page_is_replaced_whole_or_not_at_all(store, tmp_path, monkeypatch):
+    page = tmp_path / "pages.html"
+    page.write_text("the page of yesterday")
+    with monkeypatch.context() as patch:
+
+        def full(self, content):
+            self.touch()
+            raise OSError(28, "No space left on device")
+
+        patch.setattr(Path, "write_bytes", full)
+        with pytest.raises(OSError, match="No space left"):
+            write_report(store, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["pages.html"]
+    assert page.read_text() == "the page of yesterday"
+    write_report(store, tmp_path)
+    assert page.read_text().startswith("<!DOCTYPE html>")
+
+
+def test_store_of_which_nothing_is_done_says_so(tmp_path, visit):
+    page = visit(write_report(fill(tmp_path / "none.zarr", SPEC, lambda case: None), tmp_path))
+    assert "Nothing is done yet" in page.inner_text("#curves")
+    assert "0 of 480 cells done, 1 run" in page.inner_text("header")
+    assert page.locator("#plot, #controls, #cost").count() == 0
+
+
+def test_unfinished_trials_are_not_drawn(tmp_path, visit):
+    def compute(case):
+        return None if case["m"] == 20 and case["seed"] == 3 and case["method"] == "ap" else outcome(case)
+
+    page = visit(write_report(fill(tmp_path / "s.zarr", SPEC, compute), tmp_path))
+    assert [x for x, _ in medians(page)["ap"]] == [2, 200]
+    assert [x for x, _ in medians(page)["svd"]] == [2, 20, 200]
+    assert "1 points of these lines are not complete" in page.inner_text("#caption")
+
+
+def test_first_failures_are_named_and_the_others_counted(tmp_path, visit):
+    def compute(case):
+        return Outcome(None, "ValueError: no m = 20 here") if case["m"] == 20 else outcome(case)
+
+    page = visit(write_report(fill(tmp_path / "s.zarr", SPEC, compute), tmp_path))
+    text = page.inner_text("#status")
+    assert text.count("ValueError: no m = 20 here") == 20
+    assert "140 more failed: epsweep export s.zarr cells.csv" in text
+    assert "function = gaussian, sampling = ball-symmetric, m = 20, n = 100, r = 5, method = svd, seed = 0" in text
+
+
+def test_large_stores_give_statistics_and_say_so(store, written, tmp_path, visit, monkeypatch):
+    monkeypatch.setattr(embedded, "MOST_CELLS", 100)
+    small = visit(write_report(store, tmp_path))
+    assert "The store has 480 finished cells, more than 100" in small.inner_text("#curves")
+    assert medians(small) == medians(visit(written))
+    assert "range" in small.evaluate("document.getElementById('plot').data[1].hovertext[0]")
+    monkeypatch.setattr(embedded, "_MOST_VALUES", 2 * 96 * 3)
+    page = visit(write_report(store, tmp_path / "fewer"))
+    assert "Left out of this page for its size: max_norm, iterations" in page.inner_text("#curves")
+    monkeypatch.setattr(embedded, "_MOST_VALUES", 96)
+    assert "too many finished cells for a page" in visit(write_report(store, tmp_path / "none")).inner_text("#curves")
+
+
+def results(experiment: Experiment) -> xr.Dataset:
+    """Results of an experiment as it may be, with labels that it never checked."""
+    kinds = {str: ["a", "b"], int: [1, 2, 3], float: [0.25, 0.5, 1e-3]}
+    labels = {axis.name: kinds[axis.kind] for axis in experiment.axes}
+    shape = [len(each) for each in labels.values()]
+    values = np.random.default_rng(0).uniform(0.1, 1, shape)
+    variables = {
+        quantity.name: (list(labels), (values * 9).astype(quantity.dtype)) for quantity in experiment.quantities
+    }
+    status = (list(labels), np.full(shape, Status.DONE, dtype=np.int8))
+    attributes = {
+        "title": f"{experiment.summary}: any",
+        "sessions": json.dumps([{"started": "2026-01-01T00:00:00+00:00", "spec": "name: any"}]),
+        **identity(experiment, {"svd": {"driver": "auto"}}),
+    }
+    ds = xr.Dataset({**variables, "status": status}, labels, attributes)
+    return ds.sortby([axis.name for axis in experiment.axes if axis.kind is not str])
+
+
+FRACTIONS = replace(
+    APPROXIMATION,
+    name="fractions",
+    axes=tuple(replace(axis, kind=float) if axis.name == "m" else axis for axis in APPROXIMATION.axes),
+    quantities=tuple(each for each in APPROXIMATION.quantities if each.name not in ("lower_bound", "guarantee")),
+)
+FEW = replace(
+    APPROXIMATION,
+    name="few",
+    axes=tuple(axis for axis in APPROXIMATION.axes if axis.name in ("function", "n")),
+    quantities=APPROXIMATION.quantities[:1],
+)
+
+
+@pytest.mark.parametrize("experiment", [*EXPERIMENTS.values(), FRACTIONS, FEW], ids=lambda each: each.name)
+def test_page_shows_any_experiment(experiment, tmp_path, visit):
+    path = tmp_path / "any.html"
+    path.write_text(report_page("any.zarr", results(experiment), experiment), encoding="utf-8")
+    page = visit(path)
+    quantities = page.locator("#quantity option").all_inner_texts()
+    assert quantities[0] == experiment.main
+    assert set(quantities) == {each.name for each in experiment.quantities}
+    numeric = [axis for axis in experiment.axes if axis.kind is not str and axis.name != "seed"]
+    for axis in numeric:
+        page.select_option("#x", label=axis.name)
+        labels = [0.001, 0.25, 0.5] if axis.kind is float else [1, 2, 3]
+        assert medians(page)
+        for points in medians(page).values():
+            assert [x for x, _ in points] == labels
+
+
+def test_findings_stand_in_sections_of_their_own(store, tmp_path, visit):
+    page = tmp_path / "found.html"
+    found = [
+        Finding("Fits", "slope in r", -0.503, (-0.52, -0.49), "-1/2 (<b>001</b>, section 7)", "gaussian, n = 100"),
+        Finding("Theory", "rank at 0.1", float("nan"), None, "30002", "n = 10^7"),
+        Finding("Fits", "slope in n", 0.1, None, "slow growth", "cauchy"),
+    ]
+    page.write_text(report_page("s.zarr", open_results(store), APPROXIMATION, found), encoding="utf-8")
+    opened = visit(page)
+    assert [title for title in opened.locator("h2").all_inner_texts() if title in ("Fits", "Theory")] == [
+        "Fits",
+        "Theory",
+    ]
+    rows = [row.locator("td").all_inner_texts() for row in opened.locator("#findings-1 tbody tr").all()]
+    assert rows == [
+        ["slope in r", "gaussian, n = 100", "-1/2 (<b>001</b>, section 7)", "-0.503", "[-0.52, -0.49]"],
+        ["slope in n", "cauchy", "slow growth", "0.1", "–"],
+    ]
+    assert opened.locator("#findings-2 tbody td").all_inner_texts()[-2:] == ["–", "–"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere.zarr", "--out", "d"], "nowhere.zarr does not exist"),
+        (["folder", "--out", "d"], "folder is not a result store"),
+        (["pages.zarr"], "Missing option '--out'"),
+        (["pages.zarr", "--out", "file"], "out: file cannot be written (File exists); name another place"),
+        (["pages.zarr", "--out", "/proc/none"], "out: /proc/none cannot be written"),
+    ],
+)
+def test_bad_input_is_one_line(store, tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pages.zarr").symlink_to(store)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit) as exit_:
+        main(["report", *arguments])
+    line = capsys.readouterr().err
+    assert exit_.value.code == 2
+    assert line.startswith("epsweep: ")
+    assert line.count("\n") == 1
+    assert message in line
+
+
+def test_command_names_the_page_it_wrote(store, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(store.parent)
+    main(["report", "pages.zarr", "--out", str(tmp_path / "new" / "folder")])
+    assert capsys.readouterr().out == f"{tmp_path}/new/folder/pages.html\n"
+    main(["report", "--help"])
+    assert "epsweep report results/quickstart.zarr --out report" in capsys.readouterr().out
