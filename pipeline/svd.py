@@ -219,7 +219,7 @@ def truncation_errors(matrix: Matrix, decomposition: Decomposition) -> FloatArra
     for top in range(0, matrix.shape[0], _CURVE_TILE):
         for start in range(0, matrix.shape[1], _CURVE_TILE):
             rows, cols = slice(top, top + _CURVE_TILE), slice(start, start + _CURVE_TILE)
-            tile = np.array(entries_of(matrix, rows, cols), order="F")
+            tile = np.array(entries_of(matrix, rows, cols), dtype=np.float64, order="F")
             entries = tile.reshape(-1, order="F")
             errors[0] = max(errors[0], abs(entries[idamax(entries)]))
             for r in range(1, len(errors)):

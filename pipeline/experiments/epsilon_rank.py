@@ -137,11 +137,15 @@ def _evaluate(shared: _Shared, case: Case, settings: EpsilonRankSettings) -> Map
 
 def _rank_of_truncation(shared: _Shared, tolerance: float) -> int:
     """Smallest r with μ_r ≤ tolerance, by the factors themselves."""
-    for rank in np.flatnonzero(shared.truncations <= tolerance):
-        if shared.error("svd", int(rank))[0] <= tolerance:
-            return int(rank)
-    rounding = shared.truncations[-1]
-    raise InputError(f"tolerance: {tolerance:.3g} is below the rounding of the SVD ({rounding:.3g}); raise it")
+    rounding = 0.0  # by which factors were found to be worse than their μ_r
+    for rank, truncation in enumerate(shared.truncations.tolist()):
+        if truncation + rounding <= tolerance:
+            error = shared.error("svd", rank)[0]
+            if error <= tolerance:
+                return rank
+            rounding = max(rounding, error - truncation)
+    reached = shared.truncations.min() + rounding
+    raise InputError(f"tolerance: {tolerance:.3g} is below the rounding of the SVD ({reached:.3g}); raise it")
 
 
 def _lower_rank(shared: _Shared, tolerance: float, rank: int) -> int:

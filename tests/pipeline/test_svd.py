@@ -1,5 +1,6 @@
 """Truncated singular value decompositions against LAPACK's, by blocks and whole, whatever was asked before."""
 
+import math
 from functools import cache
 
 import numpy as np
@@ -11,7 +12,14 @@ import pipeline.svd
 from pipeline import approximate
 from pipeline.matrix import FunctionMatrix, function_matrix
 from pipeline.passes import max_error
-from pipeline.svd import Decompositions, SVDSettings, randomized_svd
+from pipeline.svd import (
+    Decomposition,
+    Decompositions,
+    SVDSettings,
+    lapack_svd,
+    randomized_svd,
+    truncation_errors,
+)
 
 
 def truncated_svd_error(matrix: np.ndarray, rank: int) -> float:
@@ -214,3 +222,87 @@ def test_basis_that_fills_the_shorter_side_gives_every_singular_value(shape, mon
     assert found.complete
     np.testing.assert_allclose(found.s, np.linalg.svd(matrix)[1], rtol=1e-12)
     np.testing.assert_allclose((found.u * found.s) @ found.vt, matrix, atol=1e-12)
+
+
+# --- errors of all truncations
+
+
+def direct_errors(matrix: np.ndarray, found: Decomposition) -> list[float]:
+    """max |F − [F]_r| for r = 0, …, k, each truncation formed on its own."""
+    return [
+        float(np.abs(matrix - (found.u[:, :r] * found.s[:r]) @ found.vt[:r]).max()) for r in range(len(found.s) + 1)
+    ]
+
+
+@pytest.mark.parametrize("scale", [1e-290, 1e-150, 1.0, 1e150, 1e290])
+@pytest.mark.parametrize(
+    "shape", [(1, 1), (1, 9), (9, 1), (60, 60), (30, 257), (257, 30), (255, 40), (513, 20), (20, 600), (256, 256)]
+)
+def test_truncation_errors_are_those_of_truncations_formed_one_by_one(shape, scale):
+    matrix = scale * np.random.default_rng(shape).standard_normal(shape)
+    decomposition = lapack_svd(matrix)
+    kept = matrix.copy()
+    found = truncation_errors(matrix, decomposition)
+    assert found.shape == (min(shape) + 1,)
+    assert found[0] == np.abs(matrix).max()
+    np.testing.assert_allclose(
+        found / scale, np.array(direct_errors(matrix, decomposition)) / scale, rtol=0, atol=1e-13 * math.prod(shape)
+    )
+    assert found[-1] <= 1e-13 * decomposition.s[0]
+    assert np.array_equal(matrix, kept)
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_truncation_errors_are_those_of_lapacks_other_driver(name):
+    matrix = KNOWN[name]
+    found = truncation_errors(matrix, lapack_svd(matrix))
+    for rank in (1, 7, 12, 25):
+        assert found[rank] == pytest.approx(truncated_svd_error(matrix, rank), abs=1e-10)
+
+
+@pytest.mark.parametrize("shape", [(300, 290), (90, 400), (400, 90)])
+def test_truncation_errors_beyond_the_rank_are_rounding(shape):
+    matrix = with_spectrum(2.0 ** -np.arange(12.0), *shape)
+    found = truncation_errors(matrix, lapack_svd(matrix))
+    assert (found[12:] <= 1e-14).all()
+    assert (found[:12] > 1e-6).all()
+
+
+def test_truncation_errors_of_the_identity_are_one_up_to_the_last():
+    found = truncation_errors(np.eye(300), lapack_svd(np.eye(300)))
+    assert found.tolist() == [1.0] * 300 + [0.0]
+
+
+@pytest.mark.parametrize("tile", [1, 7, 64, 1000])
+def test_truncation_errors_do_not_depend_on_the_tiles(tile, monkeypatch):
+    matrix = KNOWN["wide"]
+    found = truncation_errors(matrix, lapack_svd(matrix))
+    monkeypatch.setattr(pipeline.svd, "_CURVE_TILE", tile)
+    np.testing.assert_allclose(truncation_errors(matrix, lapack_svd(matrix)), found, rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize(("m", "n"), [(3, 270), (40, 300)])
+def test_truncation_errors_of_a_matrix_by_blocks_are_those_of_the_stored_one(m, n):
+    matrix = function_matrix("exponential", "ball-independent", m, n)
+    values = matrix.to_numpy()
+    decomposition = lapack_svd(values)
+    by_block = truncation_errors(matrix, decomposition)
+    np.testing.assert_allclose(by_block, truncation_errors(values, decomposition), rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("dtype", ["f4", "i4", ">f8"])
+def test_truncation_errors_of_entries_of_another_type_are_those_of_the_same_numbers(dtype):
+    matrix = np.round(100 * KNOWN["tall"]).astype(dtype)
+    decomposition = lapack_svd(matrix.astype(np.float64))
+    found = truncation_errors(matrix, decomposition)
+    assert found.tolist() == truncation_errors(matrix.astype(np.float64), decomposition).tolist()
+    assert found[-1] < 1e-10 < found[-2]
+
+
+def test_truncation_errors_of_a_part_of_a_decomposition_end_with_it():
+    matrix = KNOWN["algebraic spectrum"]
+    whole = lapack_svd(matrix)
+    part = Decomposition(whole.u[:, :9], whole.s[:9], whole.vt[:9], complete=False)
+    np.testing.assert_allclose(
+        truncation_errors(matrix, part), truncation_errors(matrix, whole)[:10], rtol=0, atol=1e-15
+    )
