@@ -90,7 +90,7 @@ def run(spec: str, store: str | None, cluster: str, retry_failed: bool, allow_co
     from flows.logs import log_file
     from flows.planning import make_plan
     from flows.server import configured_server, prefect_server
-    from storage import pending, single_writer, sweep_status
+    from storage import Writer, open_results, pending, single_writer, sweep_status
 
     if allow_code:
         os.environ[ALLOW_CODE] = "1"  # for the flow
@@ -120,6 +120,9 @@ def run(spec: str, store: str | None, cluster: str, retry_failed: bool, allow_co
             open_cluster(cluster) as running,
         ):
             _run_flow(str(path), target, running.address, retry_failed, wait_for_server)
+    elif open_results(target).attrs["spec"] != sweep.text:
+        with Writer.open(target, sweep):
+            pass  # its figures may be others
     same = ["epsweep", "run", spec, "--store", target, "--cluster", cluster, *["--allow-code"] * allow_code]
     _conclude(sweep, target, shlex.join(same), ran=plan.cells > 0)
 
@@ -325,12 +328,13 @@ def plot(store: str, out: Path, at: tuple[str, ...]) -> None:
     from flows.figures import plot_curves
     from storage import open_results, store_experiment
 
-    held: dict[str, int] = {}
+    held: dict[str, float] = {}
     for item in at:
         axis, _, label = item.partition("=")
-        if not label.isdecimal():
-            raise InputError(f"at: {item!r} is not AXIS=LABEL with a number; write r=20, say")
-        held[axis] = int(label)
+        try:
+            held[axis] = int(label) if label.isdecimal() else float(label)
+        except ValueError as error:
+            raise InputError(f"at: {item!r} is not AXIS=LABEL with a number; write r=20, say") from error
     _warn_of_damage(store)
     with _writing(out):
         for path in plot_curves(open_results(store), store_experiment(store), out, held):

@@ -1,6 +1,8 @@
-"""Figures: medians against each axis of a sweep, and errors by iteration of single approximations."""
+"""Figures: curves of a sweep, as its specification declares them or against each axis, and errors by iteration."""
 
-from collections.abc import Iterator, Mapping
+import json
+import textwrap
+from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -14,23 +16,33 @@ from matplotlib.ticker import FixedLocator, LogLocator, NullFormatter, NullLocat
 
 from pipeline.approximation import Approximation
 from pipeline.errors import EpsweepError, InputError, one_line
-from pipeline.experiment import Experiment, Label
+from pipeline.experiment import Experiment, Label, Quantity
+from pipeline.figure import Figure as Declared
+from pipeline.grid import declared_figures
 from storage import open_results
 from storage.curves import TRIALS, median_curves
 
 _PANEL_INCHES = (3.6, 2.9)
+_SINGLE_INCHES = (4.8, 3.8)
+_TITLE_CHARACTERS = 56  # a panel
+_LEGEND_CHARACTERS = 34
+_MOST_BELOW = 6
+_MARGIN = 0.05  # of the length of an axis
 _MOST_PANELS = 24
+_MOST_COLUMNS = 4
 _MOST_TICKS = 8
+_DASHES = ["--", (0, (1, 1)), (0, (5, 1, 1, 1, 1, 1))]
 _MARKERS = "osD^vP*X"
 # Okabe and Ito's colours, which most colour-blind readers can tell apart.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
 
 
 def plot_curves(ds: xr.Dataset, experiment: Experiment, out: str | Path, at: Mapping[str, Label]) -> list[Path]:
-    """Draw the main quantity against every integer axis that has more than one label.
+    """Draw the figures that the specification of a sweep declares.
 
-    One panel a combination of names (function and sampling), one line a method with the range of its trials as a
-    band; the axes that are not drawn are held at the labels of `at`, or at the middle of those with most medians.
+    Where it declares none, or labels are asked for: the main quantity against every axis of numbers that has more than
+    one label, one panel a combination of names (function and sampling), one line a method with the range of its trials
+    as a band. Axes that are not drawn are held at the labels asked for, or at the middle of those with most values.
 
     Parameters
     ----------
@@ -50,25 +62,33 @@ def plot_curves(ds: xr.Dataset, experiment: Experiment, out: str | Path, at: Map
     Raises
     ------
     InputError
-        If `at` names no axis or label of the results, or there is no complete curve to draw.
+        If a label is not in the results, or there is no complete curve to draw.
     """
     numeric = [axis.name for axis in experiment.axes if axis.numeric and axis.name != TRIALS]
     for axis, label in at.items():
         if axis not in numeric:
             raise InputError(f"at: {axis!r} is not an axis that can be held; use one of {', '.join(numeric)}")
-        if label not in ds[axis].values.tolist():
-            raise InputError(f"at: {axis} = {label} is not in the store; it has {ds[axis].values.tolist()}")
-    curves = median_curves(ds, experiment.main)
-    out = Path(out)
-    written: list[Path] = []
-    for axis in numeric:
-        if curves.sizes[axis] > 1 and axis not in at:
-            held = _held_labels(curves, experiment, axis, [other for other in numeric if other != axis], at)
-            if held is not None:
-                written.append(_draw(curves.sel(held), experiment, axis, held, out))
+        _require_label(ds, axis, label, "at")
+    figures = declared_figures(ds.attrs["spec"], experiment) if "spec" in ds.attrs and not at else ()
+    main = _quantity(experiment, experiment.main)
+    figures = figures or tuple(
+        Declared(name=f"{experiment.main}-against-{axis}", x=axis, at=dict(at)).complete(experiment)
+        for axis in numeric
+        if ds.sizes[axis] > 1 and axis not in (*at, *main.along)
+    )
+    written = [path for figure in figures if (path := _draw(ds, experiment, figure, Path(out)))]
     if not written:
         raise InputError("plot: no curve has two complete medians; finish the sweep, or give an axis a second label")
     return written
+
+
+def _require_label(ds: xr.Dataset, axis: str, label: Label, field: str) -> None:
+    if label not in (have := ds[axis].values.tolist()):
+        raise InputError(f"{field}: {axis} = {label} is not in the store; it has {have}")
+
+
+def _quantity(experiment: Experiment, name: str) -> Quantity:
+    return next(quantity for quantity in experiment.quantities if quantity.name == name)
 
 
 def figures_folder(store: str) -> Path:
@@ -136,14 +156,82 @@ def plot_convergence(found: Mapping[str, Approximation], out: str | Path) -> Pat
     return path
 
 
-def _held_labels(
-    curves: xr.Dataset, experiment: Experiment, axis: str, others: list[str], at: Mapping[str, Label]
-) -> dict[str, Label] | None:
-    """Labels of the other axes with the most medians along an axis, nearest the middle; None if there is no curve."""
-    there = curves[experiment.main].notnull()
-    along = there.any([dim for dim in there.dims if dim not in (axis, *others)])
-    counts = along.sum(axis) + there.sum([dim for dim in there.dims if dim not in others]) / (there.size + 1)
-    counts = counts.sel({other: [label] for other, label in at.items() if other in others}).transpose(*others)
+def _draw(ds: xr.Dataset, experiment: Experiment, figure: Declared, out: Path) -> Path | None:
+    """Draw one figure into PNG and SVG files; None where there is no curve."""
+    for axis, label in figure.at.items():
+        _require_label(ds, axis, label, f"figure {figure.name}: at")
+    curves = median_curves(ds.sel({axis: [label] for axis, label in figure.at.items()}), figure.y)
+    held = _held_labels(curves, experiment, figure)
+    if held is None:
+        return None
+    curves = curves.sel(held)
+    assert figure.panels is not None  # noqa: S101
+    varied = [axis for axis in figure.panels if curves.sizes[axis] > 1]
+    labels = [
+        dict(zip(figure.panels, each, strict=True)) for each in product(*(curves[a].values for a in figure.panels))
+    ]
+    panels = [each for each in labels if bool(curves[figure.y].sel(each).notnull().any())]
+    columns = curves.sizes[varied[-1]] if len(varied) > 1 and curves.sizes[varied[-1]] <= _MOST_COLUMNS else 3
+    columns = min(len(panels), columns)
+    rows = -(-len(panels[:_MOST_PANELS]) // columns)
+    title = _caption(ds, curves, experiment, figure, held, columns)
+    if len(panels) > _MOST_PANELS:
+        title += f"\n(first {_MOST_PANELS} of {len(panels)} panels)"
+    with mpl.rc_context({"font.size": 9, "axes.titlesize": 9, "svg.fonttype": "none", "svg.hashsalt": "epsweep"}):
+        drawing = Figure(layout="constrained")
+        grid = drawing.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
+        for panel, each in zip(grid.flat, panels, strict=False):
+            _draw_panel(panel, curves.sel(each), experiment, figure)
+        low, high = grid[0, 0].get_ylim()  # what the measurements need; theory may lie outside
+        if figure.y_least is not None:
+            most = float(curves[f"{figure.y}_max"].max())
+            low, high = figure.y_least, most * (most / figure.y_least) ** _MARGIN
+        for panel, each in zip(grid.flat, panels, strict=False):
+            _draw_guides(panel, curves.sel(each), experiment, figure, each | held)
+            panel.set_ylim(low, high)
+            named = [f"{axis} = {label}" if _is_number(label) else str(label) for axis, label in each.items()]
+            panel.set_title(", ".join(named).replace("$", r"\$"))
+        for panel in grid.flat[len(panels) :]:
+            panel.set_axis_off()
+        _label_axes(grid, curves[figure.x].values.tolist(), experiment, figure)
+        beside, below = _draw_legend(drawing, grid)
+        width, height = _PANEL_INCHES if len(panels) > 1 else _SINGLE_INCHES
+        drawing.set_size_inches(columns * width + beside, rows * height + below + 0.2 * (1 + title.count("\n")))
+        drawing.suptitle(title, fontsize=10, x=columns * width / 2 / (columns * width + beside))
+        out.mkdir(parents=True, exist_ok=True)
+        path = out / f"{figure.name}.png"
+        drawing.savefig(path, dpi=160)
+        drawing.savefig(path.with_suffix(".svg"), metadata={"Date": None})
+    return path
+
+
+def _draw_legend(drawing: Figure, grid: Any) -> tuple[float, float]:
+    """One legend for all panels, below them or, if it is long, beside; inches that it needs there."""
+    drawn = [panel.get_legend_handles_labels() for panel in grid.flat]
+    legend = {text: handle for handles, texts in drawn for handle, text in zip(handles, texts, strict=True)}
+    texts = [textwrap.fill(text, _LEGEND_CHARACTERS) for text in legend]
+    long = len(legend) > _MOST_BELOW
+    columns = max(1, min(len(legend), 3 * grid.shape[1] // 2))
+    handles = list(legend.values())
+    if long:
+        box = drawing.legend(handles, texts, loc="outside right upper").get_window_extent()
+    else:
+        box = drawing.legend(handles, texts, loc="outside lower center", ncols=columns).get_window_extent()
+    return (box.width / drawing.dpi, 0.0) if long else (0.0, box.height / drawing.dpi)
+
+
+def _is_number(label: object) -> bool:
+    return not isinstance(label, str)
+
+
+def _held_labels(curves: xr.Dataset, experiment: Experiment, figure: Declared) -> dict[str, Label] | None:
+    """Labels of axes that are not drawn: those with most values along x, nearest the middle; None without a curve."""
+    drawn = (figure.x, figure.lines, *(figure.panels or ()))
+    others = [axis.name for axis in experiment.axes if axis.name not in (*drawn, TRIALS)]
+    there = curves[figure.y].notnull()
+    along = there.any([dim for dim in there.dims if dim not in (figure.x, *others)])
+    counts = along.sum(figure.x) + there.sum([dim for dim in there.dims if dim not in others]) / (there.size + 1)
+    counts = counts.transpose(*others)
     best: tuple[float, float] | None = None
     held: dict[str, Label] | None = None
     for index in product(*(range(counts.sizes[other]) for other in others)):
@@ -151,94 +239,121 @@ def _held_labels(
         score = (float(counts.values[index]), -off_middle)
         if score[0] >= 2 and (best is None or score > best):
             best = score
-            held = {other: counts[other].values[i].item() for i, other in zip(index, others, strict=True)}
+            held = {other: counts[other].values.tolist()[i] for i, other in zip(index, others, strict=True)}
     return held
 
 
-def _draw(curves: xr.Dataset, experiment: Experiment, axis: str, held: Mapping[str, Label], out: Path) -> Path:
-    names = [name.name for name in experiment.axes if not name.numeric]
-    *panel_axes, line_axis = names
-    panels = [labels for labels in _combinations(curves, panel_axes) if _has_curve(curves.sel(labels), experiment)]
-    columns = min(len(panels), curves.sizes[panel_axes[-1]] if len(panel_axes) > 1 else 3)
-    rows = -(-len(panels[:_MOST_PANELS]) // columns)
-    with mpl.rc_context({"font.size": 9, "axes.titlesize": 9, "svg.fonttype": "none", "svg.hashsalt": "epsweep"}):
-        figure = Figure(figsize=(columns * _PANEL_INCHES[0], rows * _PANEL_INCHES[1] + 0.9), layout="constrained")
-        grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
-        for panel, labels in zip(grid.flat, panels, strict=False):
-            _draw_panel(panel, curves.sel(labels), experiment, axis, line_axis)
-            panel.set_title(", ".join(str(label) for label in labels.values()).replace("$", r"\$"))
-        for panel in grid.flat[len(panels) :]:
-            panel.set_axis_off()
-        _label_axes(grid, curves[axis].values.tolist(), axis, experiment)
-        counts = curves["trials"].where(curves[experiment.main].notnull())
-        fewest, most = int(counts.min()), int(counts.max())
-        trials = str(most) if fewest == most else f"{fewest} to {most}"
-        fixed = ", ".join(f"{name} = {label}" for name, label in held.items())
-        dropped = f" (first {_MOST_PANELS} of {len(panels)} panels)" if len(panels) > _MOST_PANELS else ""
-        figure.suptitle(f"median and range of {trials} trials at {fixed}{dropped}", fontsize=10)
-        drawn = [panel.get_legend_handles_labels() for panel in grid.flat]
-        legend = {text: handle for handles, texts in drawn for handle, text in zip(handles, texts, strict=True)}
-        figure.legend(
-            legend.values(), legend, loc="outside lower center", ncols=max(1, min(len(legend), 3 * columns // 2))
-        )
-        out.mkdir(parents=True, exist_ok=True)
-        path = out / f"{experiment.main}-against-{axis}.png"
-        figure.savefig(path, dpi=160)
-        figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
-    return path
+def _caption(
+    ds: xr.Dataset,
+    curves: xr.Dataset,
+    experiment: Experiment,
+    figure: Declared,
+    held: Mapping[str, Label],
+    columns: int,
+) -> str:
+    """What is shown: statistic, number of trials, what is held, and the settings that are not the default."""
+    counts = curves["trials"].where(curves[figure.y].notnull())
+    fewest, most = int(counts.min()), int(counts.max())
+    trials = str(most) if fewest == most else f"{fewest} to {most}"
+    shown = "median and range" if figure.statistic == "median" else "maximum"
+    said = {axis: label for axis, label in held.items() if axis not in _quantity(experiment, figure.y).along}
+    fixed = ", ".join(f"{axis} = {f'{label:g}' if isinstance(label, float) else label}" for axis, label in said.items())
+    text = f"{shown} of {trials} trials" + (f" at {fixed}" if fixed else "")
+    groups = json.loads(ds.attrs.get("settings", "{}"))
+    defaults = experiment.settings().model_dump()
+    other = [
+        f"{group}.{key} = {value}"
+        for group, values in groups.items()
+        for key, value in values.items()
+        if key != "sha256" and value != defaults.get(group, {}).get(key)
+    ]
+    lines = textwrap.wrap(text, _TITLE_CHARACTERS * columns) + textwrap.wrap(
+        ", ".join(other), _TITLE_CHARACTERS * columns
+    )
+    return "\n".join(lines).replace("$", r"\$")
 
 
-def _combinations(curves: xr.Dataset, axes: list[str]) -> Iterator[dict[str, Any]]:
-    for labels in product(*(curves[axis].values.tolist() for axis in axes)):
-        yield dict(zip(axes, labels, strict=True))
-
-
-def _has_curve(curves: xr.Dataset, experiment: Experiment) -> bool:
-    return bool(curves[experiment.main].notnull().any())
-
-
-def _draw_panel(panel: Axes, curves: xr.Dataset, experiment: Experiment, axis: str, line_axis: str) -> None:
-    main = experiment.main
-    curves = curves.isel({axis: curves[axis].values > 0})  # on a logarithmic axis
-    x = curves[axis].values
-    for position, label in enumerate(curves[line_axis].values.tolist()):
-        line = curves.sel({line_axis: label})
+def _draw_panel(panel: Axes, curves: xr.Dataset, experiment: Experiment, figure: Declared) -> None:
+    if figure.x_scale == "log":
+        curves = curves.isel({figure.x: curves[figure.x] > 0})
+    x, y = curves[figure.x].values, figure.y
+    centre = y if figure.statistic == "median" else f"{y}_max"
+    for position, label in enumerate(curves[figure.lines].values.tolist()):
+        line = curves.sel({figure.lines: label})
+        there = line[y].notnull().values
+        if not there.any():
+            continue
         colour, marker = _COLOURS[position % len(_COLOURS)], _MARKERS[position % len(_MARKERS)]
-        there = line[main].notnull().values
-        panel.plot(x[there], line[main].values[there], color=colour, marker=marker, markersize=3.5, label=label)
-        low, high = (line[f"{main}_{suffix}"].values[there] for suffix in ("min", "max"))
-        panel.fill_between(x[there], low, high, color=colour, alpha=0.2, linewidth=0)
-        if "guarantee" in line and (line["guarantee"] > 0).any():
+        text = f"{figure.lines} = {label:.3g}" if isinstance(label, float) else f"{figure.lines} = {label}"
+        (drawn,) = panel.plot(x[there], line[centre].values[there], color=colour, marker=marker, markersize=3.5)
+        drawn.set_linestyle("-" if position < len(_COLOURS) else "--")
+        drawn.set_label(text if _is_number(label) else str(label))
+        if figure.statistic == "median":
+            low, high = (line[f"{y}_{suffix}"].values[there] for suffix in ("min", "max"))
+            panel.fill_between(x[there], low, high, color=colour, alpha=0.2, linewidth=0)
+        if y == experiment.main and "guarantee" in line and (line["guarantee"] > 0).any():
             promised = line["guarantee"].where(line["guarantee"] > 0).values
             panel.plot(x, promised, color=colour, linestyle="--", linewidth=0.8, label=f"{label}, promised")
-    if "lower_bound" in curves:
-        bound, best = curves["lower_bound"].max(line_axis), curves[main].min(line_axis)
-        there = (bound > 0).values
-        panel.plot(
-            x[there], bound.values[there], color="0.45", linestyle=":", marker=".", markersize=3, label="lower bound"
-        )
-        panel.fill_between(
-            x[there], bound.values[there], best.values[there], color="0.87", zorder=0, label="the least ε lies here"
-        )
-    panel.set_xscale("log")
-    panel.set_yscale("log")
+    if "lower_bound" in curves and y == experiment.main and figure.lines == "method":
+        _draw_bracket(panel, curves, figure)
+    panel.set_xscale(figure.x_scale)
+    panel.set_yscale(figure.y_scale)
     panel.grid(which="major", color="0.88", linewidth=0.6)
 
 
-def _label_axes(grid: Any, ticks: list[int], axis: str, experiment: Experiment) -> None:
+def _draw_bracket(panel: Axes, curves: xr.Dataset, figure: Declared) -> None:
+    """The certified lower bound, and what lies between it and the best method."""
+    x = curves[figure.x].values
+    bound, best = curves["lower_bound"].max(figure.lines), curves[figure.y].min(figure.lines)
+    there = (bound > 0).values
+    low, high = bound.values[there], best.values[there]
+    panel.plot(x[there], low, color="0.45", linestyle=":", marker=".", markersize=3, label="lower bound")
+    panel.fill_between(x[there], low, high, color="0.87", zorder=0, label="the best possible lies here")
+
+
+def _draw_guides(
+    panel: Axes, curves: xr.Dataset, experiment: Experiment, figure: Declared, labels: dict[str, Any]
+) -> None:
+    """What theory says, and a guide of given slope."""
+    x = curves[figure.x].values
+    lines = curves[figure.lines].values.tolist()
+    bounds = [bound for bound in experiment.theory if bound.name in figure.theory and bound.quantity == figure.y]
+    for bound, style in zip(bounds, _DASHES * len(bounds), strict=False):
+        said = [bound.values(_columns(labels | {figure.lines: label}, figure.x, x)) for label in lines]
+        same = all(np.array_equal(said[0], each, equal_nan=True) for each in said)
+        for position, values in enumerate(said[:1] if same else said):
+            colour = "0.2" if same else _COLOURS[position % len(_COLOURS)]
+            panel.plot(
+                x, values, color=colour, linestyle=style, linewidth=1.0, label=bound.label if not position else None
+            )
+    if figure.slope is not None:
+        last = curves[figure.y].isel({figure.lines: -1})
+        there = last.notnull().values
+        middle = np.flatnonzero(there)[there.sum() // 2]
+        guide = last.values[middle] * (x / x[middle]) ** figure.slope
+        panel.plot(x, guide, color="0.2", linewidth=1.0, linestyle="-.", label=f"slope {figure.slope:g}")
+
+
+def _columns(labels: dict[str, Any], axis: str, x: Any) -> dict[str, Any]:
+    """Labels of every axis along one of them."""
+    return {name: np.full(len(x), label) for name, label in labels.items()} | {axis: x}
+
+
+def _label_axes(grid: Any, ticks: Sequence[float], experiment: Experiment, figure: Declared) -> None:
     descriptions = {each.name: each.description for each in experiment.axes}
     for panel in grid[-1]:
-        panel.set_xlabel(f"{descriptions[axis]} {axis}")
+        panel.set_xlabel(f"{descriptions[figure.x]} {figure.x}")
     for panel in grid[:, 0]:
-        panel.set_ylabel("relative error ε" if experiment.main == "epsilon" else experiment.main)
+        panel.set_ylabel(_quantity(experiment, figure.y).label or figure.y.replace("_", " "))
     for panel in grid.flat:
         if len(ticks) <= _MOST_TICKS:
             panel.xaxis.set_major_locator(FixedLocator(ticks))
             panel.xaxis.set_minor_locator(NullLocator())
         panel.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-        panel.xaxis.set_minor_formatter(NullFormatter())
+        if figure.x_scale == "log":
+            panel.xaxis.set_minor_formatter(NullFormatter())
         low, high = panel.get_ylim()
-        if low > 0 and high / low < 100:
+        if figure.y_scale == "log" and low > 0 and high / low < 100:
             panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             panel.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
             panel.yaxis.set_minor_formatter(NullFormatter())

@@ -91,6 +91,8 @@ class Quantity:
         Whether a case that is done may leave it out.
     along : tuple of str
         Axes along which it is the same.
+    label : str
+        For axes of figures, where the name will not do.
     """
 
     name: str
@@ -99,10 +101,32 @@ class Quantity:
     dtype: str = "float64"
     optional: bool = False
     along: tuple[str, ...] = ()
+    label: str = ""
 
     def of(self, values: Mapping[str, float]) -> float:
         """Value of a case that is done; NaN for an optional quantity that it leaves out."""
         return values.get(self.name, math.nan) if self.optional else values[self.name]
+
+
+@dataclass(frozen=True)
+class Theory:
+    """What a theorem says of a quantity, to draw beside what is measured.
+
+    Attributes
+    ----------
+    name : str
+        In specifications.
+    label : str
+        In legends, with its source.
+    quantity : str
+    values : callable
+        Maps labels of all axes but the trial's, in arrays of one shape, to its values; NaN where it says nothing.
+    """
+
+    name: str
+    label: str
+    quantity: str
+    values: Callable[[Columns], npt.NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
@@ -215,6 +239,8 @@ class Experiment:
         Predict the costs of both for arrays of labels.
     spread_cost : callable
         Predicts the cost of spreading each case.
+    theory : tuple of Theory
+        What figures may draw beside what is measured.
     """
 
     name: str
@@ -233,6 +259,7 @@ class Experiment:
     prepare_cost: Callable[[Columns, Any], Cost]
     evaluate_cost: Callable[[Columns, Any], Cost]
     spread_cost: Callable[[Columns, Any], SpreadCost]
+    theory: tuple[Theory, ...] = ()
 
     def run(self, cases: Sequence[Case], settings: BaseModel, spread: Spread | None = None) -> Iterator[Outcome]:
         """Compute cases in order; neighbours that share a matrix share its preparation.

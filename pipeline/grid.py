@@ -14,11 +14,12 @@ from typing import Annotated, Any, Literal, cast
 import numpy as np
 import numpy.typing as npt
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, create_model
 
 from pipeline.errors import InputError, one_line, shown
 from pipeline.experiment import Axis, Case, Experiment, Label
 from pipeline.experiments import EXPERIMENTS
+from pipeline.figure import Figure
 from pipeline.files import find_file, sha256_of
 from pipeline.predicates import Predicate
 
@@ -27,13 +28,15 @@ MAX_SPEC_CHARACTERS = 200_000
 _MAX_EVALUATED = 5 * MAX_CELLS
 _MAX_LABELS = 100_000
 _MAX_INTEGER = 2**31 - 1
+_MAX_EXACT = 2**53  # integers up to here are numbers of double precision
 _MAX_DIGITS = 5000
 
 _WANTED = {
     int: "an integer; write it in digits, such as 1000",
-    float: "a number; write it in digits, such as 0.01",
+    float: "a number; write it as 0.01 or 1e20",
     str: "a text; write a name",
 }
+_FIGURES = TypeAdapter(list[Figure])
 _TOO_LONG = f"more than {MAX_SPEC_CHARACTERS} characters; a spec is a short text: use ranges, or several specs"
 
 SpecName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
@@ -65,7 +68,7 @@ class Range(BaseModel):
 
 
 class RealRange(BaseModel):
-    """Evenly spaced numbers, on a linear or logarithmic scale, of six significant digits; both ends belong to it."""
+    """Evenly spaced numbers, on a linear or logarithmic scale; both ends belong to it."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -75,14 +78,15 @@ class RealRange(BaseModel):
     scale: Literal["linear", "log"] = "linear"
 
     def labels(self) -> list[float]:
-        """Round, so that labels can be written; those that coincide appear once."""
+        """Round those between the ends to six significant digits; labels that coincide appear once."""
         if self.stop <= self.start:
             raise ValueError(f"to: {self.stop} is not greater than from: {self.start}")
         if self.scale == "log" and self.start == 0:
             raise ValueError("from: 0 has no logarithm; start above it or use scale: linear")
         space = np.geomspace if self.scale == "log" else np.linspace
         inner = [float(f"{label:.6g}") for label in space(self.start, self.stop, self.count)[1:-1]]
-        return list(dict.fromkeys([self.start, *inner, self.stop]))
+        between = [label for label in inner if self.start < label < self.stop]  # some are rounded beyond an end
+        return list(dict.fromkeys([self.start, *between, self.stop]))
 
 
 @dataclass(frozen=True)
@@ -99,6 +103,8 @@ class Sweep:
         Labels of each axis: the smallest box that holds every block, in the order of the axes.
     wanted : ndarray of bool, one dimension an axis
         The cases of the sweep within that box.
+    figures : tuple of Figure
+        Those that it declares, complete.
     text : str
         The specification as it was written.
     """
@@ -108,6 +114,7 @@ class Sweep:
     settings: BaseModel
     labels: Labels
     wanted: Mask
+    figures: tuple[Figure, ...]
     text: str
 
     @property
@@ -205,7 +212,35 @@ def parse_sweep(text: str, *, allow_code: bool = False, folder: Path = Path()) -
         raise InputError(_explain(error, model)) from error
     settings = spec.settings.model_copy(update={"files": files}) if files else spec.settings
     labels, wanted = _grid(spec.grid, experiment, settings)
-    return Sweep(spec.name, experiment, settings, labels, wanted, text)
+    return Sweep(spec.name, experiment, settings, labels, wanted, _complete(spec.figures, experiment), text)
+
+
+def declared_figures(text: str, experiment: Experiment) -> tuple[Figure, ...]:
+    """The figures that a specification declares, whose sweep was checked when it ran.
+
+    Raises
+    ------
+    InputError
+        If they are not valid.
+    """
+    try:
+        figures = _FIGURES.validate_python(_parse_yaml(text).get("figures", []))
+    except ValidationError as error:
+        raise InputError(f"figures: {_explain(error, Figure)}") from error
+    return _complete(figures, experiment)
+
+
+def _complete(figures: Sequence[Figure], experiment: Experiment) -> tuple[Figure, ...]:
+    names = Counter(figure.name for figure in figures)
+    if names and names.most_common(1)[0][1] > 1:
+        raise InputError(f"figures: {names.most_common(1)[0][0]} is the name of two; name each another way")
+    found = []
+    for position, figure in enumerate(figures):
+        try:
+            found.append(figure.complete(experiment))
+        except InputError as error:
+            raise InputError(f"figures[{position}].{error}") from error
+    return tuple(found)
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
@@ -330,6 +365,7 @@ def _spec_model(experiment: Experiment, allow_code: bool) -> type[BaseModel]:
         name=(SpecName, ...),
         experiment=(str, experiment.name),
         settings=(experiment.settings, experiment.settings()),
+        figures=(list[Figure], []),
         grid=(Annotated[list[block], Field(min_length=1, max_length=1000)], ...),
     )
 
@@ -385,10 +421,12 @@ def _expand(axis: Axis, allow_code: bool, value: object) -> tuple[Label, ...]:
 
 def _label(axis: Axis, label: Any, place: str) -> Any:
     """Label of a mapping such as ``{name: gaussian, scale: 2}``, or of an integer where any number may stand."""
-    if axis.kind is float and type(label) is int and abs(label) <= _MAX_INTEGER:
+    if axis.kind is float and type(label) is int and abs(label) <= _MAX_EXACT:
         return float(label)
-    if axis.label_of is None or not isinstance(label, dict) or not isinstance(name := label.get("name"), str):
+    if axis.label_of is None or not isinstance(label, dict) or set(label) == {"file"}:
         return label
+    if not isinstance(name := label.get("name"), str):
+        raise ValueError(f"{place}{shown(label)} says no name; write {{name: gaussian, scale: 2}}, say")
     try:
         return axis.label_of(name, {str(key): value for key, value in label.items() if key != "name"})
     except InputError as error:
@@ -426,7 +464,7 @@ def _explain(error: ValidationError, model: type[BaseModel]) -> str:
     elif first["type"] == "extra_forbidden":
         known = _keys_beside(model, first["loc"])
         near = difflib.get_close_matches(str(first["loc"][-1]), known, 1)
-        remedy = f"did you mean {near[0]}?" if near else f"use one of {', '.join(known)}"
+        remedy = f"did you mean {near[0]}?" if near else f"use one of {', '.join(known)}" if known else "it has none"
         message = f"is not a known key; {remedy}"
     elif first["type"] == "value_error":
         message = first["msg"].removeprefix("Value error, ")

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.approximation import Problem, get_method
-from pipeline.arrays import Matrix
+from pipeline.arrays import FloatArray, Matrix
 from pipeline.certificates import CertificateSettings
 from pipeline.embedding import CLOSED_FORMS, EmbeddingSettings
 from pipeline.experiment import (
@@ -25,6 +25,7 @@ from pipeline.experiment import (
     Quantity,
     Spread,
     SpreadCost,
+    Theory,
 )
 from pipeline.experiments.generated import (
     DIMENSION,
@@ -37,9 +38,9 @@ from pipeline.experiments.generated import (
     SHARED,
     SIZE,
     SVD,
-    Floats,
     Sizes,
     labels_of_file,
+    of_kernels,
     orders,
     recipe_of,
     require_entries,
@@ -175,7 +176,7 @@ def _prepare_cost(columns: Columns, settings: ApproximationSettings) -> Cost:
     return Cost(seconds, memory + 8 * order * n * m)
 
 
-def _unfolded_sides(n: Floats, order: npt.NDArray[np.intp]) -> Floats:
+def _unfolded_sides(n: FloatArray, order: npt.NDArray[np.intp]) -> FloatArray:
     """Sum over the bonds of a tensor of the smaller side of its unfolding there."""
     bonds = range(1, int(order.max()))
     sides = [np.where(bond < order, n ** np.minimum(bond, order - bond), 0.0) for bond in bonds]
@@ -200,14 +201,14 @@ def _train_cost(columns: Columns, settings: ApproximationSettings) -> Cost:
     return Cost(seconds, 40 * entries)
 
 
-def iterations_cost(name: str, n: Floats, r: Floats, *, double: bool) -> Floats:
+def iterations_cost(name: str, n: FloatArray, r: FloatArray, *, double: bool) -> FloatArray:
     """Seconds of an iterative method."""
     count, of_nnr, of_nn, of_nrr, of_nr, each = _STEPS[name]
     step = each + n * n * (of_nnr * r + of_nn) + n * r * (of_nrr * r + of_nr)
     return np.asarray(count * step * (2 if double else 1))
 
 
-def _embedding_cost(columns: Columns, n: Floats, settings: EmbeddingSettings) -> tuple[Floats, Floats]:
+def _embedding_cost(columns: Columns, n: FloatArray, settings: EmbeddingSettings) -> tuple[FloatArray, FloatArray]:
     """Seconds and bytes of random embeddings."""
     first = [CLOSED_FORMS.get(name, ["factorization"])[0] for name in columns["function"].ravel().tolist()]
     features = np.array(first).reshape(columns["function"].shape)
@@ -310,7 +311,11 @@ APPROXIMATION = Experiment(
     ),
     shared=SHARED,
     quantities=(
-        Quantity("epsilon", "relative max-norm error max|F - G| / max|F|, an upper bound of the best possible"),
+        Quantity(
+            "epsilon",
+            "relative max-norm error max|F - G| / max|F|, an upper bound of the best possible",
+            label="relative error ε",
+        ),
         Quantity("lower_bound", "certified lower bound of the best possible relative max-norm error"),
         Quantity("max_norm", "largest absolute entry of F"),
         Quantity("iterations", "steps of the method", dtype="int32"),
@@ -356,4 +361,12 @@ APPROXIMATION = Experiment(
     prepare_cost=_prepare_cost,
     evaluate_cost=_evaluate_cost,
     spread_cost=_spread_cost,
+    theory=(
+        Theory(
+            "embedding",
+            "√(9 log(3n²)/r), times max|f| (Budzinskiy, Theorem 5.2)",
+            "epsilon",
+            lambda columns: of_kernels(columns, np.sqrt(9 * np.log(3.0 * columns["n"] ** 2) / columns["r"])),
+        ),
+    ),
 )

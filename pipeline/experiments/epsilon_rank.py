@@ -6,13 +6,14 @@ from functools import cached_property
 from typing import Annotated, Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.approximation import METHODS, Problem
 from pipeline.arrays import FloatArray
 from pipeline.certificates import CertificateSettings, tail_bound
 from pipeline.errors import InputError
-from pipeline.experiment import Axis, Case, Columns, Cost, Experiment, Label, Quantity, Spread
+from pipeline.experiment import Axis, Case, Columns, Cost, Experiment, Label, Quantity, Spread, Theory
 from pipeline.experiments.approximation import iterations_cost
 from pipeline.experiments.generated import (
     DIMENSION,
@@ -22,11 +23,11 @@ from pipeline.experiments.generated import (
     SHARED,
     SIZE,
     SVD,
-    Floats,
     Sizes,
     labels_of_file,
     matrices_only,
     never_spread,
+    of_kernels,
     recipe_of,
     require_entries,
 )
@@ -34,7 +35,9 @@ from pipeline.matrix import FunctionMatrix
 from pipeline.minimax import MinimaxSettings
 from pipeline.passes import max_error, max_norm
 from pipeline.projections import APSettings
+from pipeline.sampling import SAMPLINGS
 from pipeline.svd import Decompositions, SVDSettings, truncation_errors
+from pipeline.theory import embedding_rank, three_stages
 
 _SEARCHED = ("ap", "minimax")
 _CURVE = 3e-10  # seconds of the errors of all truncations, n³
@@ -184,7 +187,7 @@ def _prepare_cost(columns: Columns, settings: EpsilonRankSettings) -> Cost:
 def _evaluate_cost(columns: Columns, settings: EpsilonRankSettings) -> Cost:
     sizes = Sizes.of(columns, settings.files)
     n, method = sizes.n, columns["method"]
-    rank: Floats = n / 4
+    rank: FloatArray = n / 4
     seconds = 1e-3 + 1e-9 * n * n
     for name in _SEARCHED:
         options = getattr(settings, name)
@@ -197,6 +200,19 @@ def _evaluate_cost(columns: Columns, settings: EpsilonRankSettings) -> Cost:
         seconds = seconds + _EVALUATIONS * (0.04 + n * n * (2e-6 + 9e-8 * rank))
         memory = memory + 170 * np.minimum(n, 1500) ** 2
     return Cost(seconds, memory)
+
+
+def _products(columns: Columns) -> npt.NDArray[np.bool_]:
+    """Whether the function is the inner product, on the ball or the sphere."""
+    bounded = np.isin(columns["sampling"], [name for name in SAMPLINGS if SAMPLINGS[name].domain in ("ball", "sphere")])
+    return np.asarray(np.isin(columns["function"], ("inner_product", "identity")) & bounded)
+
+
+def _embedding(columns: Columns) -> FloatArray:
+    """Rank of the random embedding where the tolerance is below 1, else NaN."""
+    tolerance = columns["tolerance"]
+    inside = tolerance < 1
+    return np.where(inside, embedding_rank(columns["n"], columns["n"], np.where(inside, tolerance, 0.5)), np.nan)
 
 
 def _settings_used(labels: Mapping[str, Sequence[Label]]) -> set[str]:
@@ -241,4 +257,21 @@ EPSILON_RANK = Experiment(
     prepare_cost=_prepare_cost,
     evaluate_cost=_evaluate_cost,
     spread_cost=never_spread,
+    theory=(
+        Theory("size", "n", "rank", lambda columns: columns["n"].astype(np.float64)),
+        Theory(
+            "embedding",
+            "9 log(3n²)/ε² (Budzinskiy, Theorems 1.3 and 5.2)",
+            "rank",
+            lambda columns: np.where(_products(columns), _embedding(columns), of_kernels(columns, _embedding(columns))),
+        ),
+        Theory(
+            "three_stages",
+            "min(n, 9 log(3n²)/ε², m) (Budzinskiy, Figure 1)",
+            "rank",
+            lambda columns: np.where(
+                _products(columns), three_stages(columns["n"], lambda _: _embedding(columns), columns["m"]), np.nan
+            ),
+        ),
+    ),
 )

@@ -8,6 +8,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.arrays import FloatArray
 from pipeline.errors import InputError
 from pipeline.experiment import Axis, Case, Columns, Constraint, Cost, Label, Recipe, SpreadCost
 from pipeline.files import FileMatrix, FileRecipe
@@ -16,6 +17,7 @@ from pipeline.matrix import MatrixRecipe
 from pipeline.sampling import get_sampling
 from pipeline.svd import SVDSettings
 from pipeline.tensor import TensorRecipe
+from pipeline.theory import POSITIVE_DEFINITE
 
 # Predicted times, fitted on one core of a 2026 server: seconds an operation.
 PRODUCT = 3e-11  # multiplication and addition of a matrix product, double precision
@@ -42,7 +44,6 @@ SHARED = ("function", "sampling", "m", "n", "seed")
 
 Files: TypeAlias = Mapping[str, str]
 """Absolute path of each file that stands for a function, by label."""
-Floats: TypeAlias = npt.NDArray[np.float64]
 
 
 def recipe_of(case: Case, files: Files) -> Recipe:
@@ -91,12 +92,12 @@ class Sizes:
     """
 
     order: npt.NDArray[np.intp]
-    n: Floats
-    side: Floats
-    rows: Floats
-    columns: Floats
-    m: Floats
-    r: Floats
+    n: FloatArray
+    side: FloatArray
+    rows: FloatArray
+    columns: FloatArray
+    m: FloatArray
+    r: FloatArray
 
     @classmethod
     def of(cls, columns: Columns, files: Files) -> "Sizes":
@@ -116,7 +117,7 @@ class Sizes:
         used = np.array([settings.uses_lapack(int(side), n * n, int(r)) for side, n, r in cases.T], dtype=bool)
         return used[where.ravel()]
 
-    def generation(self) -> Floats:
+    def generation(self) -> FloatArray:
         """Seconds in which the entries are made."""
         made = self.n**self.order * (GENERATION + PRODUCT * self.m)
         return np.asarray(4e-4 + made + 4e-8 * self.n * self.m, dtype=np.float64)
@@ -136,6 +137,12 @@ def never_spread(columns: Columns, settings: object) -> SpreadCost:
     """Cost of experiments whose matrices must fit into a worker."""
     endless = np.full(columns["n"].shape, np.inf)
     return SpreadCost(np.zeros_like(endless), endless, endless)
+
+
+def of_kernels(columns: Columns, values: FloatArray) -> FloatArray:
+    """Values where the function is a positive-definite kernel of |x − y| that is 1 at 0; NaN elsewhere."""
+    plain = np.array([str(name).partition("(")[0] for name in columns["function"]])
+    return np.where(np.isin(plain, sorted(POSITIVE_DEFINITE)), values, np.nan)
 
 
 def fixed_cost(columns: Columns, seconds: float, memory: float = 0.0) -> Cost:

@@ -8,7 +8,7 @@ import scipy.linalg
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.arrays import FloatArray
-from pipeline.experiment import Axis, Case, Columns, Constraint, Cost, Experiment, Label, Quantity, Spread
+from pipeline.experiment import Axis, Case, Columns, Constraint, Cost, Experiment, Label, Quantity, Spread, Theory
 from pipeline.experiments.generated import (
     DIMENSION,
     FUNCTION,
@@ -112,7 +112,11 @@ SPECTRUM = Experiment(
     ),
     shared=SHARED,
     quantities=(
-        Quantity("sigma", "k-th singular value of F / sqrt(n1 n2), by Monte Carlo that of the operator of f"),
+        Quantity(
+            "sigma",
+            "k-th singular value of F / sqrt(n1 n2), by Monte Carlo that of the operator of f",
+            label="singular value σ of F/n",
+        ),
         Quantity("ratio", "k-th singular value of F, divided by the first"),
         Quantity("effective_rank", "(sum of singular values)^2 / sum of their squares", along=("k",)),
         Quantity("stable_rank", "sum of squared singular values / square of the first", along=("k",)),
@@ -136,4 +140,12 @@ SPECTRUM = Experiment(
     prepare_cost=_prepare_cost,
     evaluate_cost=_evaluate_cost,
     spread_cost=never_spread,
+    theory=(
+        Theory(
+            "quarter_circle",
+            "(8/3π)² n, independent normal entries (Marchenko and Pastur)",
+            "effective_rank",
+            lambda columns: (8 / (3 * np.pi)) ** 2 * columns["n"],
+        ),
+    ),
 )

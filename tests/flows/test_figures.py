@@ -55,7 +55,7 @@ def test_one_figure_an_axis_with_a_panel_a_function_and_sampling_and_a_line_a_me
         for function in ("gaussian", "cauchy"):
             for sampling in ("ball-symmetric", "sphere-independent"):
                 assert f"{function}, {sampling}" in shown
-        assert {"svd", "ap", "lower bound", "the least ε lies here", axis, "relative error ε"} <= set(shown)
+        assert {"svd", "ap", "lower bound", "the best possible lies here", axis, "relative error ε"} <= set(shown)
         assert matplotlib.image.imread(path).std() > 0.05  # something is drawn
 
 
