@@ -353,11 +353,13 @@ def report(store: str, out: Path) -> None:
     Example:
       epsweep report results/quickstart.zarr --out report
     """
+    from flows.findings import findings
     from flows.report import write_report
+    from storage import open_results, store_experiment
 
     _warn_of_damage(store)
     with _writing(out):
-        click.echo(write_report(store, out))
+        click.echo(write_report(store, out, findings(open_results(store), store_experiment(store))))
 
 
 @cli.command()

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from time import perf_counter
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -130,6 +130,28 @@ class Theory:
 
 
 @dataclass(frozen=True)
+class Expectation:
+    """What is expected of a quantity along an axis.
+
+    Attributes
+    ----------
+    axis, quantity : str
+    kind : {"power", "growth", "flat"}
+        Fitted by a power of the labels, by one of them and one of their logarithms, or by how much medians differ.
+    expected : str
+        What, and by whom.
+    within : callable
+        Maps labels of all axes but the trial's, in arrays of one shape, to whether it is expected there.
+    """
+
+    axis: str
+    quantity: str
+    kind: Literal["power", "growth", "flat"]
+    expected: str
+    within: Callable[[Columns], npt.NDArray[np.bool_]] = lambda columns: np.ones(len(columns["n"]), dtype=bool)
+
+
+@dataclass(frozen=True)
 class Case:
     """One cell of a sweep: a label on every axis."""
 
@@ -241,6 +263,8 @@ class Experiment:
         Predicts the cost of spreading each case.
     theory : tuple of Theory
         What figures may draw beside what is measured.
+    expectations : tuple of Expectation
+        What reports compare fits with.
     """
 
     name: str
@@ -260,6 +284,7 @@ class Experiment:
     evaluate_cost: Callable[[Columns, Any], Cost]
     spread_cost: Callable[[Columns, Any], SpreadCost]
     theory: tuple[Theory, ...] = ()
+    expectations: tuple[Expectation, ...] = ()
 
     def run(self, cases: Sequence[Case], settings: BaseModel, spread: Spread | None = None) -> Iterator[Outcome]:
         """Compute cases in order; neighbours that share a matrix share its preparation.

@@ -20,6 +20,7 @@ from pipeline.experiment import (
     Columns,
     Constraint,
     Cost,
+    Expectation,
     Experiment,
     Label,
     Quantity,
@@ -361,6 +362,29 @@ APPROXIMATION = Experiment(
     prepare_cost=_prepare_cost,
     evaluate_cost=_evaluate_cost,
     spread_cost=_spread_cost,
+    expectations=(
+        Expectation(
+            "r",
+            "epsilon",
+            "power",
+            "-1/2 away from r ≈ n and for large m (Budzinskiy, Theorem 1.3 and Figure 3)",
+            lambda columns: columns["r"] <= columns["n"] / 4,
+        ),
+        Expectation(
+            "n",
+            "epsilon",
+            "growth",
+            "slow, √log n at most (Budzinskiy, Theorem 1.3 and Figure 4)",
+            lambda columns: columns["r"] <= columns["n"] / 2,
+        ),
+        Expectation(
+            "m",
+            "epsilon",
+            "flat",
+            "near 1, for large m (Budzinskiy, Figure 2)",
+            lambda columns: columns["m"] >= 100,
+        ),
+    ),
     theory=(
         Theory(
             "embedding",

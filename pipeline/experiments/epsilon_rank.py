@@ -13,7 +13,7 @@ from pipeline.approximation import METHODS, Problem
 from pipeline.arrays import FloatArray
 from pipeline.certificates import CertificateSettings, tail_bound
 from pipeline.errors import InputError
-from pipeline.experiment import Axis, Case, Columns, Cost, Experiment, Label, Quantity, Spread, Theory
+from pipeline.experiment import Axis, Case, Columns, Cost, Expectation, Experiment, Label, Quantity, Spread, Theory
 from pipeline.experiments.approximation import iterations_cost
 from pipeline.experiments.generated import (
     DIMENSION,
@@ -257,6 +257,12 @@ EPSILON_RANK = Experiment(
     prepare_cost=_prepare_cost,
     evaluate_cost=_evaluate_cost,
     spread_cost=never_spread,
+    expectations=(
+        Expectation(
+            "n", "rank", "growth", "1 for small n or tolerance, then towards 0 (Udell and Townsend, Figure 5.1)"
+        ),
+        Expectation("tolerance", "rank", "power", "between 0 and -2 (Budzinskiy, Theorem 1.3)"),
+    ),
     theory=(
         Theory("size", "n", "rank", lambda columns: columns["n"].astype(np.float64)),
         Theory(

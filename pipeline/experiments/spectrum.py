@@ -8,7 +8,19 @@ import scipy.linalg
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.arrays import FloatArray
-from pipeline.experiment import Axis, Case, Columns, Constraint, Cost, Experiment, Label, Quantity, Spread, Theory
+from pipeline.experiment import (
+    Axis,
+    Case,
+    Columns,
+    Constraint,
+    Cost,
+    Expectation,
+    Experiment,
+    Label,
+    Quantity,
+    Spread,
+    Theory,
+)
 from pipeline.experiments.generated import (
     DIMENSION,
     FUNCTION,
@@ -140,6 +152,10 @@ SPECTRUM = Experiment(
     prepare_cost=_prepare_cost,
     evaluate_cost=_evaluate_cost,
     spread_cost=never_spread,
+    expectations=(
+        Expectation("n", "effective_rank", "power", "0 for functions of low-rank matrices, 1 for independent entries"),
+        Expectation("m", "effective_rank", "power", "1 if the effective rank is in proportion to that of the input"),
+    ),
     theory=(
         Theory(
             "quarter_circle",

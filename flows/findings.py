@@ -1,0 +1,93 @@
+"""What fits say of the curves of a store, beside what is expected of them."""
+
+import math
+from collections.abc import Iterator, Mapping
+from itertools import product
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from flows.report import Finding
+from pipeline.experiment import Expectation, Experiment, Label
+from pipeline.fits import Fit, compare_growth, flatness, log_growth, power_law
+from storage import Status
+from storage.curves import TRIALS
+
+_FEWEST = 3  # labels along an axis
+_MOST = 150  # of one kind
+
+
+def findings(ds: xr.Dataset, experiment: Experiment) -> list[Finding]:
+    """Fit every complete curve along the axes that the experiment expects something of.
+
+    A curve has a label on every other axis, all of its trials done at three labels or more, and positive values.
+
+    Parameters
+    ----------
+    ds : xarray.Dataset
+        Results, as `open_results` returns them.
+    experiment : Experiment
+
+    Returns
+    -------
+    list of Finding
+        At most 150 of each kind.
+    """
+    found: list[Finding] = []
+    for expectation in experiment.expectations:
+        rows = [row for curve in _curves(ds, experiment, expectation) for row in _fitted(*curve, expectation)]
+        found += rows[:_MOST]
+    return found
+
+
+def _curves(
+    ds: xr.Dataset, experiment: Experiment, expectation: Expectation
+) -> Iterator[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], str]]:
+    """Labels, values of shape (trials, labels), and a description of each curve along an axis."""
+    axis, name = expectation.axis, expectation.quantity
+    quantity = next(each for each in experiment.quantities if each.name == name)
+    others = [each.name for each in experiment.axes if each.name not in (axis, TRIALS, *quantity.along)]
+    first = dict.fromkeys(quantity.along, 0)
+    values = ds[name].isel(first).transpose(*others, TRIALS, axis)
+    done = (ds["status"].isel(first) == Status.DONE).transpose(*others, TRIALS, axis)
+    array, ready, labels = values.values, done.values, ds[axis].values
+    for index in product(*(range(ds.sizes[each]) for each in others)):
+        held: dict[str, Label] = {each: ds[each].values.tolist()[i] for each, i in zip(others, index, strict=True)}
+        inside = _within(expectation, held, labels)
+        positive = np.where(ready[index], array[index], 0) > 0
+        trials = positive[:, inside].any(axis=1)
+        complete = inside & positive[trials].all(axis=0) if trials.any() else np.zeros(len(labels), dtype=bool)
+        if complete.sum() >= _FEWEST:
+            where = ", ".join(f"{each} = {label}" for each, label in held.items())
+            yield labels[complete], array[index][np.ix_(trials, complete)], where
+
+
+def _within(expectation: Expectation, held: Mapping[str, Label], labels: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    columns = {axis: np.full(len(labels), label) for axis, label in held.items()} | {expectation.axis: labels}
+    return np.asarray(expectation.within(columns))
+
+
+def _fitted(
+    x: np.ndarray[Any, Any], values: np.ndarray[Any, Any], where: str, expectation: Expectation
+) -> Iterator[Finding]:
+    """Rows of one curve."""
+    axis, name = expectation.axis, expectation.quantity
+    span = f"{where}, {axis} from {x[0]:g} to {x[-1]:g}"
+    if expectation.kind == "flat":
+        flat = flatness(x, values)
+        text = f"largest median of {name} over {axis}, divided by the smallest"
+        yield Finding("Fits", text, flat.ratio, None, expectation.expected, span)
+        return
+    fit = power_law(x, values)
+    yield Finding("Fits", f"power of {axis} in {name}", *_quoted(fit), expectation.expected, span)
+    if expectation.kind == "growth" and x[0] > 1:
+        logarithmic = log_growth(x, values)
+        best = compare_growth(x, values).best
+        said = f"best described: {best}" if best else "too few to tell which describes it best"
+        yield Finding("Fits", f"power of log {axis} in {name}", *_quoted(logarithmic), said, span)
+
+
+def _quoted(fit: Fit) -> tuple[float, tuple[float, float] | None]:
+    """Mean over the trials with its interval; with one trial the estimate alone."""
+    return (fit.estimate, None) if math.isnan(fit.low) else (fit.mean, (fit.low, fit.high))
