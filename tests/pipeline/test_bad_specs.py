@@ -19,6 +19,16 @@ def ranged(**parts: object) -> str:
     return "{" + ", ".join(f"{key.strip('_')}: {part}" for key, part in parts.items()) + "}"
 
 
+def ranks(head: str = "", **changes: str | None) -> str:
+    """YAML text of one block of ε-ranks."""
+    return spec(f"name: t\nexperiment: epsilon_rank\n{head}", **{"r": None, "tolerance": "[0.1]"} | changes)
+
+
+def spectra(head: str = "", **changes: str | None) -> str:
+    """YAML text of one block of spectra."""
+    return spec(f"name: t\nexperiment: spectrum\n{head}", **{"r": None, "method": None, "k": "[1]"} | changes)
+
+
 LONG = "x" * 900
 MILLION = "a: &a [1,1,1,1,1,1,1,1,1,1]\n" + "".join(
     f"{new}: &{new} [{', '.join(['*' + old] * 10)}]\n" for old, new in ("ab", "bc", "cd", "de", "ef")
@@ -134,6 +144,113 @@ BAD = [
     (spec(m=ranged(from_=2, to=5, count=2, scale="cubic")), "grid[0].m: scale: 'cubic'", "log"),
     (spec(m=ranged(from_=1, to=99999999, count=200000)), "grid[0].m: count: 200000", "100000"),
     (spec(function=ranged(from_=2, to=5, count=2)), "grid[0].function: {", "list the labels"),
+    # axes of numbers
+    (ranks(tolerance="0.1"), "grid[0].tolerance: 0.1 is not a list", "write [0.1]"),
+    (ranks(tolerance="[0.1, '0.2']"), "grid[0].tolerance: item 1: '0.2' is not a number", "0.01"),
+    (ranks(tolerance="[small]"), "grid[0].tolerance: item 0: 'small' is not a number", "0.01"),
+    (ranks(tolerance="[true]"), "grid[0].tolerance: item 0: True is not a number", "0.01"),
+    (ranks(tolerance="[null]"), "grid[0].tolerance: item 0: None is not a number", "0.01"),
+    (ranks(tolerance="[[0.1]]"), "grid[0].tolerance: item 0: [0.1] is not a number", "0.01"),
+    (ranks(tolerance="[{name: gaussian}]"), "grid[0].tolerance: item 0: {'name': 'gaussian'} is not a number", "0.01"),
+    (ranks(tolerance="{name: gaussian}"), "grid[0].tolerance: name: is not a known key", "from, to, count"),
+    (ranks(tolerance="{file: data.npy}"), "grid[0].tolerance: file: is not a known key", "from, to, count"),
+    (ranks(tolerance="[0.1, 0]"), "grid[0].tolerance: item 1: 0.0 is not a finite number above 0", "0"),
+    (ranks(tolerance="[-0.0]"), "grid[0].tolerance: item 0: -0.0 is not a finite number above 0", "0"),
+    (ranks(tolerance="[-1]"), "grid[0].tolerance: item 0: -1.0 is not a finite number above 0", "0"),
+    (ranks(tolerance="[.nan]"), "grid[0].tolerance: item 0: nan is not a finite number", "0"),
+    (ranks(tolerance="[.inf]"), "grid[0].tolerance: item 0: inf is not a finite number", "0"),
+    (ranks(tolerance="[1e999]"), "grid[0].tolerance: item 0: inf is not a finite number", "0"),
+    (ranks(tolerance="[1e-999]"), "grid[0].tolerance: item 0: 0.0 is not a finite number above 0", "0"),
+    (ranks(tolerance=f"[{'9' * 30}]"), "grid[0].tolerance: item 0: 9999999", "write it as 0.01 or 1e20"),
+    (ranks(tolerance=f"[{'9' * 4000}]"), "grid[0].tolerance: item 0: 9999999", "write it as 0.01 or 1e20"),
+    (ranks(tolerance="[0.1, 1e-1]"), "grid[0].tolerance: 0.1 is listed twice", "once"),
+    (ranks(tolerance="[1, 0.5, 1.0]"), "grid[0].tolerance: 1.0 is listed twice", "once"),
+    (ranks(tolerance=ranged(from_=0.1, to=0.5)), "grid[0].tolerance: count: is missing", "add it"),
+    (ranks(tolerance=ranged(from_=0.1, to=0.5, count=1)), "grid[0].tolerance: count: 1", "2"),
+    (ranks(tolerance=ranged(from_=0.1, to=0.5, count=2.5)), "grid[0].tolerance: count: 2.5", "integer"),
+    (ranks(tolerance=ranged(from_=0.1, to=0.5, count=200000)), "grid[0].tolerance: count: 200000", "100000"),
+    (ranks(tolerance=ranged(from_=0.5, to=0.1, count=2)), "grid[0].tolerance: to: 0.1", "from: 0.5"),
+    (ranks(tolerance=ranged(from_=0.5, to=0.5, count=2)), "grid[0].tolerance: to: 0.5", "from: 0.5"),
+    (ranks(tolerance=ranged(from_=-0.5, to=0.5, count=2)), "grid[0].tolerance: from: -0.5", "0"),
+    (ranks(tolerance=ranged(from_=0, to=0.5, count=2)), "grid[0].tolerance: item 0: 0.0", "above 0"),
+    (ranks(tolerance=ranged(from_=0, to=1, count=2, scale="log")), "grid[0].tolerance: from: 0 has no", "linear"),
+    (ranks(tolerance=ranged(from_=".nan", to=0.5, count=2)), "grid[0].tolerance: from: nan", "finite"),
+    (ranks(tolerance=ranged(from_=0.1, to=".inf", count=2)), "grid[0].tolerance: to: inf", "finite"),
+    (ranks(tolerance=ranged(from_=0.1, to="9" * 400, count=2)), "grid[0].tolerance: to: 999", "number"),
+    (ranks(tolerance=ranged(from_="'0.1'", to=0.5, count=2)), "grid[0].tolerance: from: '0.1'", "number"),
+    (ranks(tolerance=ranged(from_="true", to=2.5, count=2)), "grid[0].tolerance: from: True", "number"),
+    (ranks(tolerance=ranged(from_=0.1, to=0.5, count=2, scale="cubic")), "grid[0].tolerance: scale: 'cubic'", "log"),
+    (ranks(tolerance=ranged(from_=0.1, to=0.5, count=2, step=1)), "grid[0].tolerance: step: is not", "scale"),
+    (ranks(where="\"tolerance < 'a'\""), "grid[0].where: \"'a'\" is not a number", "tolerance"),
+    (ranks(where="'r < 2'"), "grid[0].where: 'r' is not an axis", "tolerance"),
+    (ranks(where="'tolerance < 0.01'"), "grid[0].where: 'tolerance < 0.01' leaves no cell", "loosen"),
+    # what other experiments take
+    (ranks(tolerance=None), "grid[0].tolerance: is missing", "add it"),
+    (ranks(r="[2]"), "grid[0].r: is not a known key", "tolerance"),
+    (ranks(tolerances="[2]"), "grid[0].tolerances: is not a known key", "did you mean tolerance?"),
+    (ranks(method="[random_embedding]"), "grid[0].method: 'random_embedding' does not search", "svd, ap, minimax"),
+    (ranks(method="[qr]"), "grid[0].method: 'qr' does not search for a rank", "svd, ap, minimax"),
+    (ranks(function="[gaussian, sinh_product]"), "grid[0]: function = sinh_product breaks", "functions of two points"),
+    (ranks("settings: {tolerance: {scale: percent}}\n"), "settings.tolerance.scale: 'percent'", "relative"),
+    (ranks("settings: {tolerance: relative}\n"), "settings.tolerance: 'relative'", "will not do"),
+    (ranks("settings: {svd: {driver: lapack}}\n"), "settings.svd: is not a known key", "tolerance, ap, minimax"),
+    (spectra(k=None), "grid[0].k: is missing", "add it"),
+    (spectra(k="[0]"), "grid[0].k: item 0: 0", "between 1 and"),
+    (spectra(k="[1.5]"), "grid[0].k: item 0: 1.5", "integer"),
+    (spectra(k="[1, 41]"), "grid[0]: n = 40, k = 41 breaks k <= n", "where: k <= n"),
+    (spectra(method="[svd]"), "grid[0].method: is not a known key", "m, n, k"),
+    (spectra(function="[tensor_attention]"), "grid[0]: function = tensor_attention breaks", "functions of two points"),
+    (spectra("settings: {svd: {driver: lapack}}\n"), "settings.svd: is not a known key", "it has none"),
+    # functions with parameters
+    (spec(function="[cauchy, {name: gaussian, scal: 2}]"), "grid[0].function: item 1: gaussian has no", "use scale"),
+    (spec(function="{name: inner_product, scale: 2}"), "grid[0].function: item 0: inner_product has no", "'scale'"),
+    (spec(function="{name: gausian, scale: 2}"), "grid[0].function: item 0: 'gausian' is not known", "gaussian"),
+    (spec(function="{name: gaussian, scale: 0}"), "grid[0].function: item 0: scale: 0.0", "between 1e-06 and"),
+    (spec(function="[gaussian, {name: cauchy, scale: -1}]"), "grid[0].function: item 1: scale: -1.0", "between"),
+    (spec(function="{name: gaussian, scale: [1]}"), "grid[0].function: item 0: scale: [1] is not", "number"),
+    (spec(function="{name: gaussian, scale: {a: 1}}"), "grid[0].function: item 0: scale: {'a': 1} is not", "number"),
+    (spec(function="{name: gaussian, scale: '2'}"), "grid[0].function: item 0: scale: '2' is not", "number"),
+    (spec(function="{name: gaussian, scale: true}"), "grid[0].function: item 0: scale: True is not", "number"),
+    (spec(function="{name: gaussian, scale: null}"), "grid[0].function: item 0: scale: None is not", "number"),
+    (spec(function="{name: gaussian, scale: .nan}"), "grid[0].function: item 0: scale: nan", "is not"),
+    (spec(function="{name: gaussian, scale: .inf}"), "grid[0].function: item 0: scale: inf is not", "finite"),
+    (spec(function=f"{{name: gaussian, scale: {'9' * 4000}}}"), "grid[0].function: item 0: scale: 999", "is not"),
+    (spec(function="{name: polynomial, degree: 2.5}"), "grid[0].function: item 0: degree: 2.5", "integer"),
+    (spec(function=f"{{name: polynomial, degree: {'9' * 400}}}"), "grid[0].function: item 0: degree: 99", "integer"),
+    (spec(function="{name: polynomial, degree: 21}"), "grid[0].function: item 0: degree: 21", "between 1 and 20"),
+    (spec(function="{name: block_softmax, side: 5}"), "grid[0].function: item 0: side: 5", "use one of 2, 4"),
+    (spec(function="{name: gaussian, 5: 2}"), "grid[0].function: item 0: gaussian has no parameter '5'", "use scale"),
+    (spec(function="{name: gaussian, file: data.npy}"), "grid[0].function: item 0: gaussian has no", "'file'"),
+    (spec(function=f"{{name: gaussian, {LONG[:100]}: 2}}"), "grid[0].function: item 0: gaussian has no", "use scale"),
+    (spec(function="[gaussian, {name: gaussian, scale: 1}]"), "grid[0].function: 'gaussian' is listed twice", "once"),
+    (
+        spec(function="['gaussian(scale=2)', {name: gaussian, scale: 2.0}]"),
+        "grid[0].function: 'gaussian(scale=2)' is listed twice",
+        "once",
+    ),
+    (spec(function="['gaussian(scale=1)']"), "grid[0].function: 'gaussian(scale=1)' is written gaussian", "written"),
+    (spec(function="['gaussian(scale)']"), "grid[0].function: 'gaussian(scale)' cannot be read", "name(key=number)"),
+    *(
+        (spec(function=written), f"grid[0].function: item {place}: {{", "write {name: gaussian, scale: 2}")
+        for written, place in (
+            ("{name: {gaussian: 2}}", 0),
+            ("[cauchy, {name: [gaussian]}]", 1),
+            ("[{name: 5}]", 0),
+            ("[{name: null, scale: 2}]", 0),
+            ("[cauchy, {gaussian: {scale: 2}}]", 1),
+            ("[{scale: 2}]", 0),
+            ("[{}]", 0),
+        )
+    ),
+    (spec(function="[cauchy, {file: data.npy}]"), "grid[0].function: item 1: {'file'", "one file a block"),
+    (spec(function="{gaussian: {scale: 2}}"), "grid[0].function: {'gaussian': {'scale': 2}} will not do", "list"),
+    (spec(function="[[{name: gaussian, scale: 2}]]"), "grid[0].function: item 0: [", "is not a text"),
+    (spec(sampling="[{name: ball-symmetric}]"), "grid[0].sampling: item 0: {'name'", "is not a text"),
+    (spec(function="{name: 'math:pi', scale: 2}"), "grid[0].function: 'math:pi' is a float", "f(X, Y)"),
+    (spec(function="{name: 'no_such_module:f', a: 2}"), "grid[0].function: 'no_such_module:f' cannot be", "PYTHONPATH"),
+    (spec(function="{name: 'math:exp', 'a b': 2}"), "grid[0].function: 'math:exp(a b=2)' cannot be read", "key=number"),
+    (spec(function="{name: 'math:exp', \"a\\nb\": 2}"), "grid[0].function: 'math:exp(a", "key=number"),
+    (spec(function="{name: 'math:exp', a: [2]}"), "grid[0].function: item 0: a: [2] is not", "number"),
     # where
     (spec(where="5"), "grid[0].where: 5 is not a text", "r <= n / 2"),
     (spec(where="[r]"), "grid[0].where: ['r'] is not a text", "r <= n / 2"),

@@ -170,6 +170,156 @@ def test_ranges_give_the_expected_labels():
     assert parse_sweep(spec({"seeds": {"from": 0, "to": 4, "count": 3}})).labels["seed"] == (0, 2, 4)
 
 
+# --- axes of numbers
+
+
+def tolerances(value: object, **block: object) -> tuple[object, ...]:
+    """Labels on an axis of numbers that need not be integers."""
+    return parse_sweep(ranks({"tolerance": value, **block})).labels["tolerance"]
+
+
+def ranks(*blocks: dict[str, object]) -> str:
+    """A specification of ε-ranks whose blocks are a basic one with changes."""
+    basic = {**{key: value for key, value in BLOCK.items() if key != "r"}, "tolerance": [0.01]}
+    return yaml.safe_dump(
+        {"name": "ranks", "experiment": "epsilon_rank", "grid": [{**basic, **block} for block in blocks]}
+    )
+
+
+def test_numbers_are_sorted_and_integers_stand_for_them():
+    found = tolerances([0.01, 3, 1e-4, 1, 10**12, 5e-324])
+    assert found == (5e-324, 1e-4, 0.01, 1.0, 3.0, 1e12)
+    assert {type(label) for label in found} == {float}
+
+
+@pytest.mark.parametrize(
+    "written", ["1e-4", "1.e-4", "0.0001", "1E-4", "1.0e-4", "+1e-4", ".0001", "1.0e-04", "0.1e-3", "10e-5"]
+)
+def test_numbers_may_be_written_in_any_way(written):
+    text = ranks({"tolerance": [7777]}).replace("7777", written)
+    assert written in text
+    assert parse_sweep(text).labels["tolerance"] == (0.0001,)
+
+
+def test_numbers_of_several_blocks_are_united():
+    sweep = parse_sweep(ranks({"tolerance": [0.1, 1]}, {"tolerance": [1.0, 1e-3], "m": [2, 3]}))
+    assert sweep.labels["tolerance"] == (1e-3, 0.1, 1.0)
+    assert sweep.wanted.sum() == 3 * (2 + 4 - 1)
+
+
+@pytest.mark.parametrize(
+    ("where", "left"),
+    [
+        ("tolerance < 0.01", [1e-4, 1e-3]),
+        ("tolerance <= 0.01", [1e-4, 1e-3, 0.01]),
+        ("tolerance in (0.001, 1)", [1e-3, 1.0]),
+        ("tolerance == 1e-4 or tolerance > 0.5", [1e-4, 1.0]),
+        ("log(tolerance) > -5 and n == 40", [0.01, 1.0]),
+        ("n * tolerance >= m", [1.0]),
+    ],
+)
+def test_where_compares_numbers(where, left):
+    sweep = parse_sweep(ranks({"tolerance": [1e-4, 1e-3, 0.01, 1], "where": where}))
+    columns = sweep.columns(np.argwhere(sweep.wanted))
+    assert sorted(set(columns["tolerance"].tolist())) == left
+
+
+def test_ranges_of_numbers_give_the_expected_labels():
+    def labels(**given_range: object) -> tuple[object, ...]:
+        return tolerances(given_range)
+
+    assert labels(**{"from": 0.1, "to": 0.5, "count": 5}) == (0.1, 0.2, 0.3, 0.4, 0.5)
+    assert labels(**{"from": 1e-3, "to": 1, "count": 4, "scale": "log"}) == (0.001, 0.01, 0.1, 1.0)
+    assert labels(**{"from": 1, "to": 2, "count": 3}) == (1.0, 1.5, 2.0)
+    found = labels(**{"from": 1e-4, "to": 0.03, "count": 5, "scale": "log"})
+    assert found == (0.0001, 0.000416179, 0.00173205, 0.00720843, 0.03)
+
+
+POSITIVE = st.floats(1e-12, 1e12)
+
+
+@settings(derandomize=True, deadline=None, max_examples=150)
+@given(ends=st.tuples(POSITIVE, POSITIVE).filter(lambda two: two[0] != two[1]).map(sorted), count=st.integers(2, 30))
+@pytest.mark.parametrize("scale", ["linear", "log"])
+def test_range_of_numbers_runs_evenly_from_end_to_end(scale, ends, count):
+    start, stop = ends
+    labels = tolerances({"from": start, "to": stop, "count": count, "scale": scale})
+    assert (labels[0], labels[-1]) == (start, stop)
+    assert 2 <= len(labels) <= count
+    assert all(low < high for low, high in itertools.pairwise(labels))
+    for step in (k / (count - 1) for k in range(count)):
+        exact = start + (stop - start) * step if scale == "linear" else start * (stop / start) ** step
+        assert min(abs(label - exact) for label in labels) <= 1e-5 * exact
+    for label in labels[1:-1]:
+        assert float(f"{label:.6g}") == label
+
+
+@pytest.mark.parametrize("ends", [(1.0000001, 1.0000002), (0.1234564, 0.1234566), (1.0, 1.000001), (1.0, 1.0000015)])
+@pytest.mark.parametrize("scale", ["linear", "log"])
+def test_range_of_numbers_whose_ends_have_more_digits_stays_between_them(ends, scale):
+    labels = tolerances({"from": ends[0], "to": ends[1], "count": 5, "scale": scale})
+    assert (labels[0], labels[-1]) == ends
+    assert list(labels) == sorted(set(labels))
+
+
+# --- functions with parameters
+
+
+def functions(value: object, **options: bool) -> tuple[object, ...]:
+    return parse_sweep(spec({"function": value}), **options).labels["function"]
+
+
+def test_function_with_parameters_stands_alone_or_among_plain_names():
+    wide = {"name": "gaussian", "scale": 2}
+    assert functions(wide) == functions([wide]) == ("gaussian(scale=2)",)
+    assert functions([wide, "gaussian", {"name": "polynomial", "offset": 0.5, "degree": 3}, "cauchy"]) == (
+        "gaussian(scale=2)",
+        "gaussian",
+        "polynomial(degree=3,offset=0.5)",
+        "cauchy",
+    )
+
+
+@pytest.mark.parametrize(
+    ("parameters", "label"),
+    [
+        ({}, "gaussian"),
+        ({"scale": 1}, "gaussian"),
+        ({"scale": 1.0}, "gaussian"),
+        ({"scale": 2.0}, "gaussian(scale=2)"),
+        ({"scale": 0.1}, "gaussian(scale=0.1)"),
+        ({"scale": 1e-6}, "gaussian(scale=1e-06)"),
+        ({"scale": 1000000}, "gaussian(scale=1000000)"),
+    ],
+)
+def test_label_of_parameters_is_the_same_however_they_are_written(parameters, label):
+    assert functions({"name": "gaussian", **parameters}) == (label,)
+    assert functions([label]) == (label,)
+
+
+@settings(derandomize=True, deadline=None, max_examples=100)
+@given(scale=st.floats(1e-6, 1e6), degree=st.integers(1, 20), offset=st.floats(-1e15, 1e15))
+def test_label_of_any_parameters_can_be_written_in_a_list(scale, degree, offset):
+    wanted = [{"name": "cauchy", "scale": scale}, {"name": "polynomial", "degree": degree, "offset": offset}]
+    assert functions(list(functions(wanted))) == functions(wanted)
+
+
+def test_where_names_functions_by_their_labels():
+    listed = ["gaussian", {"name": "gaussian", "scale": 2}]
+    sweep = parse_sweep(spec({"function": listed, "where": "function == 'gaussian(scale=2)' or r == 2"}))
+    assert cells(sweep) == product(function=["gaussian(scale=2)"]) | product(function=["gaussian"], r=[2])
+
+
+def test_users_function_with_parameters_is_a_label_and_is_code(user_module):
+    name = user_module("def f(X, Y, *, power=1, shift=0.0):\n    return (X @ Y.T) ** power + shift\n")
+    listed = [{"name": f"{name}:f", "shift": -0.5, "power": 3}, f"{name}:f"]
+    assert functions(listed, allow_code=True) == (f"{name}:f(power=3,shift=-0.5)", f"{name}:f")
+    sys.modules.pop(name)
+    with pytest.raises(InputError, match="is code of your own; add --allow-code if you trust it"):
+        functions(listed[0])
+    assert name not in sys.modules
+
+
 # --- settings and the rest
 
 
