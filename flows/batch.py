@@ -25,7 +25,7 @@ from threadpoolctl import threadpool_limits
 from flows.planning import BATCH_SECONDS
 from pipeline.errors import InputError
 from pipeline.experiment import Case, Experiment, Outcome, Spread
-from pipeline.experiments import EXPERIMENTS
+from pipeline.experiments import get_experiment
 from pipeline.files import FileRecipe
 
 _UNPACKING = Lock()
@@ -113,7 +113,7 @@ def unreadable(recipes: Sequence[FileRecipe]) -> str:
 def _unpacked(payload: str) -> tuple[Experiment, list[Case], BaseModel]:
     """Experiment, cases and settings of a batch in JSON."""
     batch = json.loads(payload)
-    experiment = EXPERIMENTS[batch["experiment"]]
+    experiment = get_experiment(batch["experiment"], allow_code=True)  # the flow was allowed to send it
     cases = [Case(tuple(zip(batch["axes"], labels, strict=True))) for labels in batch["cases"]]
     return experiment, cases, experiment.settings.model_validate(batch["settings"])
 

@@ -14,9 +14,10 @@ from typing import Any
 import click
 import numpy as np
 
-from flows.specs import ALLOW_CODE, default_store, find_sweep, shipped_sweeps
+from flows.specs import default_store, find_sweep, import_from, shipped_sweeps
 from pipeline.errors import EpsweepError, InputError, Interrupted, one_line
 from pipeline.experiment import describe
+from pipeline.experiments import ALLOW_CODE, code_allowed
 from pipeline.grid import Sweep
 
 EXIT_FAILED_CELLS = EXIT_FINDINGS = 1
@@ -36,6 +37,8 @@ def cli() -> None:
     Example:
       epsweep run quickstart
     """
+    if code_allowed():
+        import_from(Path.cwd())
 
 
 def _spec_argument(command: Callable[..., None]) -> Callable[..., None]:
@@ -52,7 +55,7 @@ def _sweep_options(command: Callable[..., None]) -> Callable[..., None]:
             "--allow-code",
             is_flag=True,
             envvar=ALLOW_CODE,
-            help="Import the functions of your own that SPEC names (module:name), which runs their code.",
+            help="Import functions and experiments of your own that SPEC names (module:name), which runs their code.",
         ),
         click.option(
             "--cluster",

@@ -24,10 +24,10 @@ from prefect.types.entrypoint import EntrypointType
 from pydantic import TypeAdapter, ValidationError
 
 from flows.server import CLIENT_SETTINGS, check_health, configured_server
-from flows.specs import ALLOW_CODE
 from flows.sweep import sweep_flow
 from pipeline.errors import EpsweepError, InputError, shown
 from pipeline.experiment import describe
+from pipeline.experiments import ALLOW_CODE
 
 _POOL_TYPE = "process"
 _CRASHED = "epsweep: a sweep that stopped sending heartbeats has crashed"

@@ -1,6 +1,5 @@
 """Specs by path or by the name of a shipped sweep."""
 
-import os
 import sys
 from importlib.resources import files
 from pathlib import Path
@@ -8,18 +7,12 @@ from pathlib import Path
 from pipeline.errors import InputError
 from pipeline.grid import Sweep, load_sweep
 
-ALLOW_CODE = "EPSWEEP_ALLOW_CODE"
 _SHIPPED = Path(str(files("flows") / "sweeps"))
 
 
 def shipped_sweeps() -> dict[str, Path]:
     """Name and path of the sweeps that come with the package."""
     return {path.stem: path for path in sorted(_SHIPPED.glob("*.yaml"))}
-
-
-def code_allowed() -> bool:
-    """Whether whoever started this process allows specs to name functions of their own, by environment variable."""
-    return os.environ.get(ALLOW_CODE, "").lower() in ("1", "true", "yes", "on")
 
 
 def find_sweep(spec: str, *, allow_code: bool) -> tuple[Path, Sweep]:
@@ -29,7 +22,7 @@ def find_sweep(spec: str, *, allow_code: bool) -> tuple[Path, Sweep]:
     ----------
     spec : str
     allow_code : bool
-        Whether it may name a user's own functions; they are imported from its folder or the working directory too.
+        Whether it may name a user's own code, which is imported from its folder or the working directory too.
 
     Raises
     ------
@@ -44,9 +37,13 @@ def find_sweep(spec: str, *, allow_code: bool) -> tuple[Path, Sweep]:
         elif not path.exists() and path.suffix not in (".yaml", ".yml"):
             raise InputError(f"spec: {spec!r} is neither a file nor a shipped sweep; shipped are {', '.join(shipped)}")
     if allow_code:
-        folders = (str(path.resolve().parent), str(Path.cwd()))
-        sys.path += [each for each in folders if each not in sys.path]  # last: a user's file shadows no library
+        import_from(path.resolve().parent, Path.cwd())
     return path, load_sweep(path, allow_code=allow_code)
+
+
+def import_from(*folders: Path) -> None:
+    """Let modules of a user's own be imported from folders, in which no file shadows a library."""
+    sys.path += [str(each) for each in folders if str(each) not in sys.path]
 
 
 def default_store(sweep: Sweep) -> str:

@@ -20,8 +20,9 @@ from flows.clusters import local_workers, open_cluster
 from flows.dispatch import Dispatcher
 from flows.planning import make_plan
 from flows.progress import Reporter, Tally
-from flows.specs import code_allowed, find_sweep
+from flows.specs import find_sweep
 from pipeline.errors import EpsweepError, Interrupted
+from pipeline.experiments import code_allowed
 from pipeline.grid import MAX_SPEC_CHARACTERS, Sweep, parse_sweep
 from storage import Status, Writer, failures, pending, sweep_status
 

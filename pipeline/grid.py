@@ -18,7 +18,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter,
 
 from pipeline.errors import InputError, one_line, shown
 from pipeline.experiment import Axis, Case, Experiment, Label
-from pipeline.experiments import EXPERIMENTS
+from pipeline.experiments import get_experiment
 from pipeline.figure import Figure
 from pipeline.files import find_file, sha256_of
 from pipeline.predicates import Predicate
@@ -179,7 +179,7 @@ def parse_sweep(text: str, *, allow_code: bool = False, folder: Path = Path()) -
     ----------
     text : str
     allow_code : bool
-        Whether it may name a user's own functions, ``module:name``: importing them runs their code.
+        Whether it may name a user's own functions or experiment, ``module:name``: importing them runs their code.
     folder : Path
         Where files that it names are, if not in the working directory.
 
@@ -202,7 +202,7 @@ def parse_sweep(text: str, *, allow_code: bool = False, folder: Path = Path()) -
     if len(text) > MAX_SPEC_CHARACTERS:
         raise InputError(_TOO_LONG)
     document = _parse_yaml(text)
-    experiment = _experiment_of(document)
+    experiment = get_experiment(document.get("experiment", "approximation"), allow_code=allow_code)
     _check_label_count(document.get("grid"))
     files = _take_files(document, experiment, folder)
     model = _spec_model(experiment, allow_code)
@@ -296,13 +296,6 @@ def _parse_yaml(text: str) -> dict[object, object]:
         kind = "empty" if document is None else f"a {type(document).__name__}"
         raise InputError(f"the spec is {kind}; give a mapping with the keys name, experiment and grid")
     return document
-
-
-def _experiment_of(document: Mapping[object, object]) -> Experiment:
-    name = document.get("experiment", "approximation")
-    if not isinstance(name, str) or name not in EXPERIMENTS:
-        raise InputError(f"experiment: {shown(name)} is not known; use one of {', '.join(EXPERIMENTS)}")
-    return EXPERIMENTS[name]
 
 
 def _check_label_count(blocks: object) -> None:

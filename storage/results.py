@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from pipeline.errors import StoreError, one_line
+from pipeline.errors import InputError, StoreError, one_line
 from pipeline.experiment import Experiment, Label, Outcome
-from pipeline.experiments import EXPERIMENTS
+from pipeline.experiments import code_allowed, get_experiment
 from pipeline.grid import Sweep, positions
 from storage import provenance
 from storage.document import Document, mend_copies, new_store, read_document, write_labels
@@ -47,9 +47,10 @@ def open_results(path: str | Path) -> xr.Dataset:
     """
     location = locate(path)
     document = read_document(location)
-    experiment = experiment_of(location, document)
+    if ":" not in str(document.attributes.get("experiment")):  # a user's own is not needed here
+        experiment_of(location, document)
     dataset = xr.open_zarr(document.verified(location), chunks=None)
-    ordered: xr.Dataset = dataset.sortby([axis.name for axis in experiment.axes if axis.numeric])
+    ordered: xr.Dataset = dataset.sortby([axis for axis in document.labels if dataset[axis].dtype.kind in "if"])
     return ordered
 
 
@@ -100,13 +101,17 @@ def store_experiment(path: str | Path) -> Experiment:
 def experiment_of(location: Location, document: Document) -> Experiment:
     """Return the experiment of a store; StoreError if this version does not know it."""
     name = document.attributes.get("experiment")
-    if not isinstance(name, str) or name not in EXPERIMENTS:
+    try:
+        experiment = get_experiment(name, allow_code=code_allowed())
+    except InputError as error:
+        if ":" in str(name):
+            raise
         raise StoreError(
             f"store: {location} holds the experiment {name!r}, which this version does not know; upgrade it"
-        )
-    if [axis.name for axis in EXPERIMENTS[name].axes] != list(document.labels):
+        ) from error
+    if [axis.name for axis in experiment.axes] != list(document.labels):
         raise StoreError(f"store: {location} has the axes {', '.join(document.labels)}, which are not those of {name}")
-    return EXPERIMENTS[name]
+    return experiment
 
 
 def sweep_status(path: str | Path, sweep: Sweep) -> StatusBox:

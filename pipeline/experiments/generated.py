@@ -1,16 +1,29 @@
 """What the experiments on function-generated matrices share: axes, the matrix of a case, and what it costs."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Annotated, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.arrays import FloatArray
 from pipeline.errors import InputError
-from pipeline.experiment import Axis, Case, Columns, Constraint, Cost, Label, Recipe, SpreadCost
+from pipeline.experiment import (
+    Axis,
+    Case,
+    Columns,
+    Constraint,
+    Cost,
+    Experiment,
+    Label,
+    Quantity,
+    Recipe,
+    Spread,
+    SpreadCost,
+)
 from pipeline.files import FileMatrix, FileRecipe
 from pipeline.functions import get_function, label_of
 from pipeline.matrix import MatrixRecipe
@@ -143,6 +156,91 @@ def of_kernels(columns: Columns, values: FloatArray) -> FloatArray:
     """Values where the function is a positive-definite kernel of |x − y| that is 1 at 0; NaN elsewhere."""
     plain = np.array([str(name).partition("(")[0] for name in columns["function"]])
     return np.where(np.isin(plain, sorted(POSITIVE_DEFINITE)), values, np.nan)
+
+
+class FilesOnly(BaseModel):
+    """Settings of an experiment that has none but files, which a specification does not say here."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    files: Annotated[dict[str, str], Field(init=False)] = {}
+
+
+def matrix_experiment(
+    summary: str,
+    quantities: Mapping[str, str],
+    compute: Callable[[FloatArray, Case], Mapping[str, float]],
+    axes: Sequence[Axis] = (),
+    seconds: Callable[[FloatArray], FloatArray] = lambda n: SVD * n**3,
+) -> Experiment:
+    """Make an experiment of a function of a matrix.
+
+    Parameters
+    ----------
+    summary : str
+    quantities : mapping of str to str
+        What each of the values is, by name; the first is the one that figures show.
+    compute : callable
+        Maps the matrix, shape (n, n), and the case, whose labels are ``case["n"]`` and so on, to the values by name.
+    axes : sequence of Axis
+        Beside function, sampling, m, n and seed; such as `RANK`.
+    seconds : callable
+        Predicts the seconds of `compute` on one core for an array of n.
+
+    Returns
+    -------
+    Experiment
+        In a module of your own, a specification names it ``experiment: "module:NAME"``.
+
+    Raises
+    ------
+    InputError
+        If there is no quantity.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> EXTREMES = matrix_experiment("extreme entries", {"least": "smallest entry"}, lambda F, case: {"least": F.min()})
+    >>> EXTREMES.main
+    'least'
+    """
+    if not quantities:
+        raise InputError("quantities: there is none; name at least one, with what it is")
+
+    def prepare(case: Case, settings: FilesOnly, spread: Spread | None) -> FloatArray:
+        matrix: FloatArray = recipe_of(case, settings.files).make().to_numpy()
+        matrix.setflags(write=False)
+        return matrix
+
+    def prepare_cost(columns: Columns, settings: FilesOnly) -> Cost:
+        sizes = Sizes.of(columns, settings.files)
+        return Cost(sizes.generation(), 8 * sizes.n**2 + 16 * sizes.n * sizes.m)
+
+    def evaluate_cost(columns: Columns, settings: FilesOnly) -> Cost:
+        n = Sizes.of(columns, settings.files).n
+        return Cost(1e-5 + seconds(n), 32 * n**2)
+
+    return Experiment(
+        name=compute.__name__,
+        summary=summary,
+        revision=1,
+        axes=(FUNCTION, SAMPLING, DIMENSION, SIZE, *axes, SEED),
+        shared=SHARED,
+        quantities=(
+            *(Quantity(name, text) for name, text in quantities.items()),
+            Quantity("seconds", "computing time, with a share of the matrix", units="s"),
+        ),
+        main=next(iter(quantities)),
+        settings=FilesOnly,
+        settings_used=lambda labels: set(),
+        constraints=(matrices_only(),),
+        labels_of_file=labels_of_file,
+        prepare=prepare,
+        evaluate=lambda matrix, case, settings: compute(matrix, case),
+        prepare_cost=prepare_cost,
+        evaluate_cost=evaluate_cost,
+        spread_cost=never_spread,
+    )
 
 
 def fixed_cost(columns: Columns, seconds: float, memory: float = 0.0) -> Cost:

@@ -1,11 +1,9 @@
 """The spectrum experiment: singular values, and how many of them count."""
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated
 
 import numpy as np
 import scipy.linalg
-from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.arrays import FloatArray
 from pipeline.experiment import (
@@ -28,6 +26,7 @@ from pipeline.experiments.generated import (
     SEED,
     SHARED,
     SIZE,
+    FilesOnly,
     Sizes,
     fixed_cost,
     labels_of_file,
@@ -39,14 +38,6 @@ from pipeline.experiments.generated import (
 from pipeline.passes import max_norm
 
 _VALUES = 1.1e-10  # seconds of singular values alone, n³
-
-
-class SpectrumSettings(BaseModel):
-    """There is nothing to set but files, which a specification does not say here."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    files: Annotated[dict[str, str], Field(init=False)] = {}
 
 
 def effective_rank(values: FloatArray) -> float:
@@ -79,7 +70,7 @@ def stable_rank(values: FloatArray) -> float:
     return float(values @ values)
 
 
-def _prepare(case: Case, settings: SpectrumSettings, spread: Spread | None) -> FloatArray:
+def _prepare(case: Case, settings: FilesOnly, spread: Spread | None) -> FloatArray:
     matrix = recipe_of(case, settings.files).make().to_numpy()
     require_entries(case, max_norm(matrix))
     values: FloatArray = scipy.linalg.svdvals(matrix, overwrite_a=True, check_finite=False)
@@ -87,7 +78,7 @@ def _prepare(case: Case, settings: SpectrumSettings, spread: Spread | None) -> F
     return values
 
 
-def _evaluate(values: FloatArray, case: Case, settings: SpectrumSettings) -> Mapping[str, float]:
+def _evaluate(values: FloatArray, case: Case, settings: FilesOnly) -> Mapping[str, float]:
     sigma = float(values[case["k"] - 1])
     return {
         "sigma": sigma,
@@ -97,12 +88,12 @@ def _evaluate(values: FloatArray, case: Case, settings: SpectrumSettings) -> Map
     }
 
 
-def _prepare_cost(columns: Columns, settings: SpectrumSettings) -> Cost:
+def _prepare_cost(columns: Columns, settings: FilesOnly) -> Cost:
     sizes = Sizes.of(columns, settings.files)
     return Cost(sizes.generation() + _VALUES * sizes.n**3, 20 * sizes.n**2 + 16 * sizes.n * sizes.m)
 
 
-def _evaluate_cost(columns: Columns, settings: SpectrumSettings) -> Cost:
+def _evaluate_cost(columns: Columns, settings: FilesOnly) -> Cost:
     return fixed_cost(columns, 2e-5)
 
 
@@ -135,7 +126,7 @@ SPECTRUM = Experiment(
         Quantity("seconds", "computing time, a share of that of all singular values", units="s"),
     ),
     main="effective_rank",
-    settings=SpectrumSettings,
+    settings=FilesOnly,
     settings_used=_settings_used,
     constraints=(
         matrices_only(),

@@ -1,0 +1,109 @@
+"""A user's own experiment: made of a function of a matrix, named in a specification, found again in its store."""
+
+import sys
+
+import numpy as np
+import pytest
+
+from pipeline.errors import InputError
+from pipeline.experiment import Experiment
+from pipeline.experiments import ALLOW_CODE, get_experiment
+from pipeline.experiments.generated import RANK, matrix_experiment
+from pipeline.grid import parse_sweep
+from pipeline.matrix import function_matrix
+from storage import Writer, median_curves, open_results, store_experiment
+
+MODULE = """
+import numpy as np
+from pipeline.experiments.generated import RANK, matrix_experiment
+
+def tail(matrix, case):
+    values = np.linalg.svd(matrix, compute_uv=False)
+    return {"tail": float(np.sqrt((values[case["r"]:] ** 2).sum())), "size": case["n"]}
+
+TAIL = matrix_experiment("tails", {"tail": "Frobenius norm beyond r", "size": "rows"}, tail, [RANK])
+NOTHING = 3
+"""
+SPEC = """
+name: own
+experiment: "own_tails:TAIL"
+grid:
+  - {function: [gaussian], sampling: [ball-independent], m: [3], n: [30], r: [1, 4], seeds: 2}
+"""
+
+
+@pytest.fixture
+def module(tmp_path, monkeypatch):
+    (tmp_path / "own_tails.py").write_text(MODULE)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield
+    sys.modules.pop("own_tails", None)
+
+
+def test_its_values_are_those_of_the_function(module, tmp_path):
+    sweep = parse_sweep(SPEC, allow_code=True)
+    cells = np.argwhere(sweep.wanted)
+    outcomes = list(sweep.experiment.run([sweep.case(cell) for cell in cells], sweep.settings))
+    for cell, outcome in zip(cells, outcomes, strict=True):
+        case = sweep.case(cell)
+        matrix = function_matrix("gaussian", "ball-independent", 3, 30, case["seed"]).to_numpy()
+        values = np.linalg.svd(matrix, compute_uv=False)
+        assert outcome.values["tail"] == pytest.approx(np.linalg.norm(values[case["r"] :]), rel=1e-12)
+        assert outcome.values["size"] == 30
+
+
+def test_its_store_opens_without_its_code_and_draws_only_with_it(module, tmp_path, monkeypatch):
+    store = tmp_path / "own.zarr"
+    sweep = parse_sweep(SPEC, allow_code=True)
+    cells = np.argwhere(sweep.wanted)
+    with Writer.open(store, sweep) as writer:
+        writer.write(cells, list(sweep.experiment.run([sweep.case(cell) for cell in cells], sweep.settings)))
+    monkeypatch.delenv(ALLOW_CODE, raising=False)
+    ds = open_results(store)
+    assert ds.attrs["experiment"] == "own_tails:TAIL"
+    assert (median_curves(ds, "tail")["tail"] > 0).all()
+    with pytest.raises(InputError, match=f"is code of your own; add --allow-code, or set {ALLOW_CODE}=1"):
+        store_experiment(store)
+    monkeypatch.setenv(ALLOW_CODE, "1")
+    assert store_experiment(store).main == "tail"
+
+
+def test_the_matrix_cannot_be_written_to():
+    def spoil(matrix, case):
+        matrix[0, 0] = 1.0
+        return {"value": 1.0}
+
+    experiment = matrix_experiment("spoils", {"value": "one"}, spoil)
+    sweep = parse_sweep(SPEC.replace('"own_tails:TAIL"', "approximation").replace("seeds", "method: [svd], seeds"))
+    (outcome, *_) = experiment.run([sweep.case(np.argwhere(sweep.wanted)[0])], experiment.settings())
+    assert outcome.values is None
+    assert "read-only" in outcome.message
+
+
+@pytest.mark.parametrize(
+    ("name", "allowed", "told"),
+    [
+        ("approximations", True, "use one of approximation, .*or your own as module:NAME"),
+        (3, True, "3 is not known"),
+        ("own_tails:TAIL", False, "code of your own"),
+        ("own_tails:MISSING", True, "no attribute 'MISSING'"),
+        ("own_tails:NOTHING", True, "is a int; make it with matrix_experiment"),
+        ("no_such_module:TAIL", True, "put no_such_module.py beside the spec"),
+    ],
+)
+def test_what_is_no_experiment_is_refused_in_one_line(module, name, allowed, told):
+    with pytest.raises(InputError, match=told) as caught:
+        get_experiment(name, allow_code=allowed)
+    assert str(caught.value).startswith("experiment: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_an_experiment_measures_something():
+    with pytest.raises(InputError, match="quantities: there is none"):
+        matrix_experiment("nothing", {}, lambda matrix, case: {})
+
+
+def test_axes_beside_the_usual_ones_come_before_the_trial():
+    found = matrix_experiment("tails", {"tail": "tail"}, lambda matrix, case: {"tail": 1.0}, [RANK])
+    assert isinstance(found, Experiment)
+    assert [axis.name for axis in found.axes] == ["function", "sampling", "m", "n", "r", "seed"]
