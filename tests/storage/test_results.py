@@ -1,11 +1,14 @@
 """The store: opened by plain xarray, grown without loss, one identity, one writer."""
 
+import csv
+import itertools
 import json
 import math
 import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 from hypothesis import given, settings
@@ -15,7 +18,7 @@ from pipeline.errors import StoreError
 from pipeline.experiment import Outcome
 from pipeline.experiments import EXPERIMENTS
 from pipeline.grid import parse_sweep
-from storage import Status, Writer, open_results, pending, sweep_status
+from storage import Status, Writer, export, merge, open_results, pending, sweep_status
 from storage.document import mend_copies, read_document, write_labels
 from storage.location import locate
 from storage.results import store_experiment
@@ -273,3 +276,199 @@ def test_chunk_lost_under_the_writer_stops_it_and_the_next_run_mends_it(tmp_path
             writer.write(cells[6:], outcomes[6:])
     assert fill(path, spec) == 12
     assert_holds(path, spec)
+
+
+# --- axes of numbers that need not be integers
+
+
+def rank_sweep(tolerance: str = "[0.1, 1e-3]", *, settings_: str = "{}", **changes: str):
+    """A sweep of ε-ranks, some of a function with a parameter."""
+    block = {
+        "function": "[gaussian, {name: gaussian, scale: 0.5}]",
+        "sampling": "[ball-symmetric]",
+        "m": "[2]",
+        "n": "[20]",
+        "tolerance": tolerance,
+        "method": "[svd]",
+        "seeds": "2",
+    } | changes
+    lines = ", ".join(f"{key}: {value}" for key, value in block.items())
+    return parse_sweep(f"name: ranks\nexperiment: epsilon_rank\nsettings: {settings_}\ngrid:\n  - {{{lines}}}\n")
+
+
+def synthetic_rank(case) -> Outcome:
+    """An outcome that tells which case it belongs to."""
+    value = case["tolerance"] + case["seed"] + 100 * len(case["function"])
+    rank = {"rank": 1000 * case["seed"] + len(case["function"]), "lower_bound": 1, "iterations": 0}
+    return Outcome(rank | {"error": value, "max_norm": 1.0, "seconds": 0.0})
+
+
+def assert_holds_ranks(path, spec) -> None:
+    """Every wanted cell holds the value of its own case."""
+    ds = open_results(path)
+    for cell in np.argwhere(spec.wanted):
+        case = spec.case(cell)
+        found = ds.sel(dict(case.labels))
+        assert found["status"] == Status.DONE
+        for name, value in synthetic_rank(case).values.items():
+            assert found[name] == value
+
+
+HARD = "[0.1, 0.30000000000000004, 1e-17, 5e-324, 1.7e308, 1, 123456789.12345679]"  # whose digits a writer may lose
+
+
+def test_numbers_of_an_axis_are_stored_to_the_last_bit_and_read_by_plain_xarray(tmp_path):
+    path, spec = tmp_path / "s.zarr", rank_sweep(HARD)
+    assert fill(path, spec, synthetic_rank) == 28
+    assert_holds_ranks(path, spec)
+    with xr.open_zarr(path) as ds:
+        assert ds["tolerance"].dtype == np.float64
+        assert ds["tolerance"].attrs["long_name"] == "largest error of an entry"
+        assert tuple(ds["tolerance"].values.tolist()) == spec.labels["tolerance"]
+        assert ds["function"].values.tolist() == ["gaussian", "gaussian(scale=0.5)"]
+        assert (ds["error"].sel({"tolerance": 0.30000000000000004, "seed": 0, "function": "gaussian"}) == 800.3).all()
+        assert ds["rank"].dtype == np.int32
+    assert read_document(locate(path)).labels["tolerance"] == list(spec.labels["tolerance"])
+    assert fill(path, spec, synthetic_rank) == 0
+    assert (sweep_status(path, spec) == Status.DONE).all()
+
+
+def test_store_grows_by_numbers_between_and_beyond_and_is_sorted_when_opened(tmp_path):
+    path = tmp_path / "s.zarr"
+    assert fill(path, rank_sweep(), synthetic_rank) == 8
+    larger = rank_sweep("[1e-4, 0.1, 0.01, 1e-3, 0.5]", function="['gaussian(scale=0.5)', cauchy, gaussian]")
+    assert fill(path, larger, synthetic_rank) == 30 - 8
+    for spec in (rank_sweep(), larger):
+        assert_holds_ranks(path, spec)
+        assert fill(path, spec, synthetic_rank) == 0
+    with xr.open_zarr(path) as ds:  # in the order in which they came
+        assert ds["tolerance"].values.tolist() == [1e-3, 0.1, 1e-4, 0.01, 0.5]
+        by_label = ds["error"].sel({"tolerance": 0.01, "function": "cauchy", "seed": 1})
+        assert (by_label == synthetic_rank({"tolerance": 0.01, "seed": 1, "function": "cauchy"}).values["error"]).all()
+    assert open_results(path)["tolerance"].values.tolist() == [1e-4, 1e-3, 0.01, 0.1, 0.5]
+
+
+def test_number_that_is_written_in_another_way_is_the_same_cell(tmp_path):
+    path = tmp_path / "s.zarr"
+    fill(path, rank_sweep("[1e-3, 1, 0.1]"), synthetic_rank)
+    same = rank_sweep("[1.0, 0.001, 100e-3]", function="[{name: gaussian, scale: 1.0}, 'gaussian(scale=0.5)']")
+    assert fill(path, same, synthetic_rank) == 0
+    ranged = rank_sweep("{from: 0.001, to: 1, count: 4, scale: log}")
+    assert fill(path, ranged, synthetic_rank) == 4
+    assert len(open_results(path)["tolerance"]) == 4
+
+
+@settings(max_examples=15, derandomize=True, deadline=None)
+@given(
+    steps=st.lists(st.sets(st.floats(1e-300, 1e300), min_size=1, max_size=4), min_size=1, max_size=4),
+)
+def test_any_numbers_in_any_order_leave_each_value_at_its_labels(tmp_path_factory, steps):
+    path = tmp_path_factory.mktemp("grow") / "s.zarr"
+    for numbers in steps:
+        spec = rank_sweep(str(list(numbers)))
+        fill(path, spec, synthetic_rank)
+    for numbers in steps:
+        assert_holds_ranks(path, rank_sweep(str(list(numbers))))
+    labels = open_results(path)["tolerance"].values.tolist()
+    assert labels == sorted(set().union(*steps))
+
+
+def test_interrupted_fill_of_numbers_is_resumed_where_it_was(tmp_path):
+    path, spec = (
+        tmp_path / "s.zarr",
+        rank_sweep("[0.1, 0.2, 0.30000000000000004]", where="tolerance < 0.15 or seed == 0"),
+    )
+    cells = np.argwhere(spec.wanted)
+    assert len(cells) == 8
+
+    def some(path):
+        with Writer.open(path, spec) as writer:
+            writer.write(cells[:3], [synthetic_rank(spec.case(cell)) for cell in cells[:3]])
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        some(path)
+    assert fill(path, spec, synthetic_rank) == 5
+    assert_holds_ranks(path, spec)
+    assert (open_results(path)["status"].sel({"tolerance": 0.2, "seed": 1}) == Status.SKIPPED).all()
+
+
+def test_stores_of_different_numbers_are_merged(tmp_path):
+    into, other = tmp_path / "into.zarr", tmp_path / "other.zarr"
+    fill(into, rank_sweep("[0.1, 1e-3]"), synthetic_rank)
+    fill(other, rank_sweep("[1e-4, 0.30000000000000004, 0.1]", function="[cauchy, gaussian]"), synthetic_rank)
+    merged = merge(into, other)
+    assert (merged.copied, merged.failed, merged.kept, merged.differing) == (10, 0, 2, 0)
+    for spec in (rank_sweep("[0.1, 1e-3]"), rank_sweep("[1e-4, 0.30000000000000004]", function="[cauchy]")):
+        assert_holds_ranks(into, spec)
+    assert open_results(into)["tolerance"].values.tolist() == [1e-4, 1e-3, 0.1, 0.30000000000000004]
+    fill(
+        tmp_path / "third.zarr", rank_sweep("[0.1]"), lambda case: Outcome(dict(synthetic_rank(case).values, error=7.0))
+    )
+    assert merge(into, tmp_path / "third.zarr").examples[0] == (
+        "function=gaussian, sampling=ball-symmetric, m=2, n=20, tolerance=0.1, method=svd, seed=0"
+    )
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet", "nc", "zarr"])
+def test_numbers_are_exported_to_the_last_bit(tmp_path, ending):
+    path, spec, target = tmp_path / "s.zarr", rank_sweep(HARD), tmp_path / f"copy.{ending}"
+    fill(path, spec, synthetic_rank)
+    assert export(open_results(path), target) == 28
+    if ending == "csv":
+        rows = list(csv.DictReader(target.read_text().splitlines()))
+        keys = ((row["function"], float(row["tolerance"]), int(row["seed"])) for row in rows)
+        found = dict(zip(keys, (float(row["error"]) for row in rows), strict=True))
+    elif ending == "parquet":
+        frame = pd.read_parquet(target)
+        keys = zip(frame["function"], frame["tolerance"], frame["seed"], strict=True)
+        found = dict(zip(keys, frame["error"], strict=True))
+    else:
+        with xr.open_dataset(target) if ending == "nc" else xr.open_zarr(target) as ds:
+            labels = ds["function"].values.tolist(), ds["tolerance"].values.tolist(), ds["seed"].values.tolist()
+            chosen = ds["error"].squeeze(drop=True).transpose("function", "tolerance", "seed").values.ravel()
+            found = dict(zip(itertools.product(*labels), chosen.tolist(), strict=True))
+    cases = [spec.case(cell) for cell in np.argwhere(spec.wanted)]
+    assert found == {
+        (case["function"], case["tolerance"], case["seed"]): synthetic_rank(case).values["error"] for case in cases
+    }
+
+
+def test_absolute_and_relative_tolerances_do_not_share_a_store(tmp_path):
+    fill(tmp_path / "s.zarr", rank_sweep(), synthetic_rank)
+    relative = rank_sweep(settings_="{tolerance: {scale: relative}}")
+    told = r"settings.tolerance.scale = 'absolute', this spec says 'relative'"
+    with pytest.raises(StoreError, match=told), Writer.open(tmp_path / "s.zarr", relative):
+        pass
+
+
+def test_stores_of_different_experiments_are_kept_apart(tmp_path):
+    fill(tmp_path / "s.zarr", sweep())
+    fill(tmp_path / "ranks.zarr", rank_sweep(), synthetic_rank)
+    with pytest.raises(StoreError, match=r"has experiment 'approximation', this spec 'epsilon_rank'"):
+        sweep_status(tmp_path / "s.zarr", rank_sweep())
+    with pytest.raises(StoreError, match=r"has experiment 'approximation', the other store 'epsilon_rank'"):
+        merge(tmp_path / "s.zarr", tmp_path / "ranks.zarr")
+    assert store_experiment(tmp_path / "ranks.zarr").name == "epsilon_rank"
+
+
+@pytest.mark.parametrize("name", ["epsilon_rank", "spectrum"])
+def test_computed_values_come_back_from_the_store_as_they_were(tmp_path, name):
+    """The experiment itself, with a failed cell among the others."""
+    axis = "k: [1, 3, 20]" if name == "spectrum" else "tolerance: [0.1, 1e-3, 1e-300], method: [svd]"
+    text = f"name: t\nexperiment: {name}\ngrid:\n  - {{function: [{{name: gaussian, scale: 2}}, white_noise], "
+    spec = parse_sweep(f"{text}sampling: [gaussian-independent], m: [2], n: [20], {axis}, seeds: 2}}\n")
+    cells = np.argwhere(spec.wanted)
+    outcomes = list(spec.experiment.run([spec.case(cell) for cell in cells], spec.settings))
+    with Writer.open(tmp_path / "s.zarr", spec) as writer:
+        writer.write(cells, outcomes)
+    ds = open_results(tmp_path / "s.zarr")
+    assert (ds["status"] == Status.FAILED).sum() == (4 if name == "epsilon_rank" else 0)
+    for cell, outcome in zip(cells, outcomes, strict=True):
+        found = ds.sel(dict(spec.case(cell).labels))
+        assert found["message"] == outcome.message
+        for quantity in spec.experiment.quantities:
+            if outcome.values is not None:
+                assert found[quantity.name] == outcome.values[quantity.name]
+            else:
+                assert found[quantity.name] == -1 or found[quantity.name].isnull()
