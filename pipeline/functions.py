@@ -16,6 +16,7 @@ from pipeline.errors import InputError, one_line, shown
 from pipeline.formulas import EntryFunction, exp_of_minus, of_distance, of_product
 
 _LARGEST = 1e15  # of a parameter: integers up to here are exact
+_MOST_CHARACTERS = 100  # of a parameter
 _WITH_PARAMETERS = re.compile(r"(?P<name>[^()]+)\((?P<parameters>[^()]*)\)")
 _PARAMETER = re.compile(r"(?P<key>[A-Za-z_]\w*)=(?P<value>[-+]?\d+(\.\d*)?(e[-+]?\d+)?)", re.ASCII)
 
@@ -41,7 +42,11 @@ class Parameter:
     def checked(self, place: str, value: object) -> int | float:
         """The value in the type of the default; InputError if it is not allowed."""
         integer = isinstance(self.default, int)
-        if not isinstance(value, int if integer else int | float) or isinstance(value, bool) or abs(value) > _LARGEST:
+        if (
+            not isinstance(value, int if integer else int | float)
+            or isinstance(value, bool)
+            or not abs(value) <= _LARGEST
+        ):
             wanted = "an integer" if integer else "a finite number"
             raise InputError(f"{place}: {shown(value)} is not {wanted}; leave it out for {self.default}")
         number = value if integer else float(value)
@@ -283,7 +288,9 @@ def get_function(name: str) -> GeneratingFunction:
         if (label := label_of(parts["name"], given)) != name:
             raise InputError(f"function: {shown(name)} is written {label}")
         plain = get_function(parts["name"])
-        return replace(plain, name=name, entries=partial(plain.entries, **given))
+        entries = partial(plain.entries, **given)
+        order = plain.order if parts["name"] in BUILT_IN else _order(entries)
+        return replace(plain, name=name, entries=entries, order=order)
     module_name, colon, attribute = name.partition(":")
     if not colon:
         raise _unknown(name)
@@ -311,7 +318,7 @@ def _parameters(name: str, text: str) -> dict[str, int | float]:
     found: dict[str, int | float] = {}
     for item in text.split(","):
         match = _PARAMETER.fullmatch(item)
-        if match is None or match["key"] in found:
+        if match is None or match["key"] in found or len(item) > _MOST_CHARACTERS:
             raise InputError(f"function: {shown(name)} cannot be read at {shown(item)}; write name(key=number)")
         value = match["value"]
         found[match["key"]] = int(value) if value.lstrip("-+").isdecimal() else float(value)

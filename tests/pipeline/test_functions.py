@@ -375,3 +375,18 @@ def test_result_of_wrong_shape_or_type_is_refused(user_module, returned, told):
         get_function(f"{name}:f")(np.ones((3, 2)), np.ones((4, 2)))
     assert told in str(caught.value)
     assert "(3, 4)" in str(caught.value)
+
+
+def test_a_users_parameters_without_default_are_no_point_sets(tmp_path, monkeypatch):
+    (tmp_path / "with_rate.py").write_text("import numpy as np\ndef f(X, Y, rate): return np.exp(rate * X @ Y.T)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    function = get_function("with_rate:f(rate=0.25)")
+    x, y = np.arange(6.0).reshape(3, 2), np.arange(4.0).reshape(2, 2)
+    assert function.order == 2
+    np.testing.assert_allclose(function(x, y), np.exp(0.25 * x @ y.T), rtol=1e-15)
+
+
+@pytest.mark.parametrize("value", ["nan", "1e999", "9" * 5000])
+def test_parameters_in_labels_that_are_no_numbers_are_refused(value):
+    with pytest.raises(InputError, match="function: |scale: "):
+        get_function(f"gaussian(scale={value})")
