@@ -388,5 +388,5 @@ def test_a_users_parameters_without_default_are_no_point_sets(tmp_path, monkeypa
 
 @pytest.mark.parametrize("value", ["nan", "1e999", "9" * 5000])
 def test_parameters_in_labels_that_are_no_numbers_are_refused(value):
-    with pytest.raises(InputError, match="function: |scale: "):
+    with pytest.raises(InputError, match=r"function: |scale: "):
         get_function(f"gaussian(scale={value})")
