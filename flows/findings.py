@@ -1,25 +1,25 @@
-"""What fits say of the curves of a store, beside what is expected of them."""
+"""What fits and theorems say of the curves of a store, beside what is expected of them."""
 
 import math
 from collections.abc import Iterator, Mapping
-from itertools import product
+from itertools import islice, product
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from flows.report import Finding
-from pipeline.experiment import Expectation, Experiment, Label
+from pipeline.experiment import Expectation, Experiment, Label, Theory
 from pipeline.fits import Fit, compare_growth, flatness, log_growth, power_law
 from storage import Status
-from storage.curves import TRIALS
+from storage.curves import TRIALS, median_curves
 
 _FEWEST = 3  # labels along an axis
 _MOST = 150  # of one kind
 
 
 def findings(ds: xr.Dataset, experiment: Experiment) -> list[Finding]:
-    """Fit every complete curve along the axes that the experiment expects something of.
+    """Fit every complete curve along the axes that the experiment expects something of; evaluate its theorems.
 
     A curve has a label on every other axis, all of its trials done at three labels or more, and positive values.
 
@@ -38,7 +38,24 @@ def findings(ds: xr.Dataset, experiment: Experiment) -> list[Finding]:
     for expectation in experiment.expectations:
         rows = [row for curve in _curves(ds, experiment, expectation) for row in _fitted(*curve, expectation)]
         found += rows[:_MOST]
+    for bound in experiment.theory:
+        found += list(islice(_bounds(ds, experiment, bound), _MOST))
     return found
+
+
+def _bounds(ds: xr.Dataset, experiment: Experiment, bound: Theory) -> Iterator[Finding]:
+    """What a theorem says of each complete median that it applies to, the largest medians first."""
+    medians = median_curves(ds, bound.quantity)[bound.quantity]
+    quantity = next(each for each in experiment.quantities if each.name == bound.quantity)
+    medians = medians.isel(dict.fromkeys(quantity.along, 0))
+    labels = np.meshgrid(*(medians[axis].values for axis in medians.dims), indexing="ij")
+    columns = {str(axis): each.ravel() for axis, each in zip(medians.dims, labels, strict=True)}
+    columns |= {axis: np.full(medians.size, ds[axis].values[0]) for axis in quantity.along}
+    measured, said = medians.values.ravel(), bound.values(columns)
+    there = np.flatnonzero(np.isfinite(measured) & np.isfinite(said))
+    for i in there[np.argsort(-measured[there], kind="stable")]:
+        where = ", ".join(f"{axis} = {columns[str(axis)][i]}" for axis in medians.dims)
+        yield Finding("Theory", bound.label, float(said[i]), None, f"measured {measured[i]:.4g}", where)
 
 
 def _curves(

@@ -207,9 +207,9 @@ class Facts:
 
     @cached_property
     def modules(self) -> list[str]:
-        """Modules of the functions that are a user's own."""
+        """Modules of functions, and of an experiment, that are a user's own."""
         labels = (label for axis in self.experiment.axes if axis.imports for label in self._ds[axis.name].values)
-        return sorted({str(label).partition(":")[0] for label in labels if ":" in str(label)})
+        return sorted({str(name).partition(":")[0] for name in (self.experiment.name, *labels) if ":" in str(name)})
 
     @property
     def commands(self) -> str:
