@@ -22,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from contextlib import suppress
 from pathlib import Path
 from time import perf_counter
 
@@ -97,11 +98,8 @@ class Peak(threading.Thread):
 
     def run(self):
         while not self._end.wait(0.05):
-            for process in self._find():
-                try:
-                    self.most = max(self.most, process.memory_info().rss / 2**20)
-                except psutil.Error:
-                    continue
+            with suppress(psutil.Error):  # it may have ended
+                self.most = max(self.most, *(process.memory_info().rss / 2**20 for process in self._find()))
 
     def stop(self):
         self._end.set()
