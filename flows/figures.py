@@ -12,6 +12,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, LogLocator, NullFormatter, NullLocator, StrMethodFormatter
 
 from pipeline.approximation import Approximation
@@ -25,12 +26,14 @@ from storage.curves import TRIALS, median_curves
 _PANEL_INCHES = (3.6, 2.9)
 _SINGLE_INCHES = (4.8, 3.8)
 _TITLE_CHARACTERS = 56  # a panel
+_PANEL_CHARACTERS = 44
 _LEGEND_CHARACTERS = 34
 _MOST_BELOW = 6
 _MARGIN = 0.05  # of the length of an axis
 _MOST_PANELS = 24
 _MOST_COLUMNS = 4
 _MOST_TICKS = 8
+_MOST_CHARACTERS = 44  # along an axis
 _DASHES = ["--", (0, (1, 1)), (0, (5, 1, 1, 1, 1, 1))]
 _MARKERS = "osD^vP*X"
 # Okabe and Ito's colours, which most colour-blind readers can tell apart.
@@ -164,7 +167,7 @@ def _draw(ds: xr.Dataset, experiment: Experiment, figure: Declared, out: Path) -
     held = _held_labels(curves, experiment, figure)
     if held is None:
         return None
-    curves = curves.sel(held)
+    curves = _measured(curves.sel(held), figure)
     assert figure.panels is not None  # noqa: S101
     varied = [axis for axis in figure.panels if curves.sizes[axis] > 1]
     labels = [
@@ -190,12 +193,12 @@ def _draw(ds: xr.Dataset, experiment: Experiment, figure: Declared, out: Path) -
             _draw_guides(panel, curves.sel(each), experiment, figure, each | held)
             panel.set_ylim(low, high)
             named = [f"{axis} = {label}" if _is_number(label) else str(label) for axis, label in each.items()]
-            panel.set_title(", ".join(named).replace("$", r"\$"))
+            panel.set_title(textwrap.fill(", ".join(named), _PANEL_CHARACTERS).replace("$", r"\$"))
         for panel in grid.flat[len(panels) :]:
             panel.set_axis_off()
         _label_axes(grid, curves[figure.x].values.tolist(), experiment, figure)
-        beside, below = _draw_legend(drawing, grid)
         width, height = _PANEL_INCHES if len(panels) > 1 else _SINGLE_INCHES
+        beside, below = _draw_legend(drawing, grid, columns * width)
         drawing.set_size_inches(columns * width + beside, rows * height + below + 0.2 * (1 + title.count("\n")))
         drawing.suptitle(title, fontsize=10, x=columns * width / 2 / (columns * width + beside))
         out.mkdir(parents=True, exist_ok=True)
@@ -205,19 +208,34 @@ def _draw(ds: xr.Dataset, experiment: Experiment, figure: Declared, out: Path) -
     return path
 
 
-def _draw_legend(drawing: Figure, grid: Any) -> tuple[float, float]:
-    """One legend for all panels, below them or, if it is long, beside; inches that it needs there."""
+def _draw_legend(drawing: Figure, grid: Any, width: float) -> tuple[float, float]:
+    """One legend for all panels, below them or, if it is long, beside; inches that it needs there.
+
+    Below it has as many columns as fit into the width of the panels, in inches.
+    """
     drawn = [panel.get_legend_handles_labels() for panel in grid.flat]
     legend = {text: handle for handles, texts in drawn for handle, text in zip(handles, texts, strict=True)}
-    texts = [textwrap.fill(text, _LEGEND_CHARACTERS) for text in legend]
-    long = len(legend) > _MOST_BELOW
-    columns = max(1, min(len(legend), 3 * grid.shape[1] // 2))
+    seen = {line.get_label() for panel in grid.flat for line in panel.lines if _in_sight(line, panel)}
+    hidden = {line.get_label() for panel in grid.flat for line in panel.lines} - seen
+    texts = [textwrap.fill(text + ", out of sight" * (text in hidden), _LEGEND_CHARACTERS) for text in legend]
     handles = list(legend.values())
-    if long:
+    if len(legend) > _MOST_BELOW:
         box = drawing.legend(handles, texts, loc="outside right upper").get_window_extent()
-    else:
-        box = drawing.legend(handles, texts, loc="outside lower center", ncols=columns).get_window_extent()
-    return (box.width / drawing.dpi, 0.0) if long else (0.0, box.height / drawing.dpi)
+        return box.width / drawing.dpi, 0.0
+    for columns in range(len(legend), 0, -1):
+        below = drawing.legend(handles, texts, loc="outside lower center", ncols=columns)
+        box = below.get_window_extent()
+        if columns == 1 or box.width < width * drawing.dpi:
+            break
+        below.remove()
+    return 0.0, box.height / drawing.dpi
+
+
+def _in_sight(line: Line2D, panel: Axes) -> bool:
+    """Whether a part of a line is within the limits of its panel."""
+    values = np.asarray(line.get_ydata(), dtype=np.float64)
+    low, high = panel.get_ylim()
+    return bool((values <= high).any() and (values >= low).any())
 
 
 def _is_number(label: object) -> bool:
@@ -241,6 +259,15 @@ def _held_labels(curves: xr.Dataset, experiment: Experiment, figure: Declared) -
             best = score
             held = {other: counts[other].values.tolist()[i] for i, other in zip(index, others, strict=True)}
     return held
+
+
+def _measured(curves: xr.Dataset, figure: Declared) -> xr.Dataset:
+    """Curves at the labels along x that have a value somewhere, and a place on the axis."""
+    there = curves[figure.y].notnull()
+    there = there.any([axis for axis in there.dims if axis != figure.x])
+    if figure.x_scale == "log":
+        there &= curves[figure.x] > 0
+    return curves.isel({figure.x: there.values})
 
 
 def _caption(
@@ -274,8 +301,6 @@ def _caption(
 
 
 def _draw_panel(panel: Axes, curves: xr.Dataset, experiment: Experiment, figure: Declared) -> None:
-    if figure.x_scale == "log":
-        curves = curves.isel({figure.x: curves[figure.x] > 0})
     x, y = curves[figure.x].values, figure.y
     centre = y if figure.statistic == "median" else f"{y}_max"
     for position, label in enumerate(curves[figure.lines].values.tolist()):
@@ -294,7 +319,8 @@ def _draw_panel(panel: Axes, curves: xr.Dataset, experiment: Experiment, figure:
         if y == experiment.main and "guarantee" in line and (line["guarantee"] > 0).any():
             promised = line["guarantee"].where(line["guarantee"] > 0).values
             panel.plot(x, promised, color=colour, linestyle="--", linewidth=0.8, label=f"{label}, promised")
-    if "lower_bound" in curves and y == experiment.main and figure.lines == "method":
+    bracketed = "lower_bound" in curves and y == experiment.main and figure.statistic == "median"
+    if bracketed and figure.lines == "method":
         _draw_bracket(panel, curves, figure)
     panel.set_xscale(figure.x_scale)
     panel.set_yscale(figure.y_scale)
@@ -323,11 +349,10 @@ def _draw_guides(
         same = all(np.array_equal(said[0], each, equal_nan=True) for each in said)
         for position, values in enumerate(said[:1] if same else said):
             colour = "0.2" if same else _COLOURS[position % len(_COLOURS)]
-            panel.plot(
-                x, values, color=colour, linestyle=style, linewidth=1.0, label=bound.label if not position else None
-            )
+            panel.plot(x, values, color=colour, linestyle=style, linewidth=1.0, label=bound.label)
+    measured = curves[figure.y if figure.statistic == "median" else f"{figure.y}_max"]
     if figure.slope is not None:
-        last = curves[figure.y].isel({figure.lines: -1})
+        last = measured.dropna(figure.lines, how="all").isel({figure.lines: -1})
         there = last.notnull().values
         middle = np.flatnonzero(there)[there.sum() // 2]
         guide = last.values[middle] * (x / x[middle]) ** figure.slope
@@ -340,15 +365,20 @@ def _columns(labels: dict[str, Any], axis: str, x: Any) -> dict[str, Any]:
 
 
 def _label_axes(grid: Any, ticks: Sequence[float], experiment: Experiment, figure: Declared) -> None:
-    descriptions = {each.name: each.description for each in experiment.axes}
-    for panel in grid[-1]:
-        panel.set_xlabel(f"{descriptions[figure.x]} {figure.x}")
+    description = next(each.description for each in experiment.axes if each.name == figure.x)
+    for column in grid.T:
+        lowest = [panel for panel in column if panel.axison][-1]
+        lowest.set_xlabel(f"{description} {figure.x}" if len(figure.x) == 1 else f"{description} ({figure.x})")
+        lowest.tick_params(axis="x", which="both", labelbottom=True)
     for panel in grid[:, 0]:
         panel.set_ylabel(_quantity(experiment, figure.y).label or figure.y.replace("_", " "))
+    fixed = _have_room(ticks, figure.x_scale)
     for panel in grid.flat:
-        if len(ticks) <= _MOST_TICKS:
+        if fixed:
             panel.xaxis.set_major_locator(FixedLocator(ticks))
             panel.xaxis.set_minor_locator(NullLocator())
+        elif figure.x_scale == "log" and np.ptp(np.log10(panel.get_xlim())) < 2:
+            panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         panel.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         if figure.x_scale == "log":
             panel.xaxis.set_minor_formatter(NullFormatter())
@@ -357,3 +387,13 @@ def _label_axes(grid: Any, ticks: Sequence[float], experiment: Experiment, figur
             panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             panel.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
             panel.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _have_room(ticks: Sequence[float], scale: str) -> bool:
+    """Whether the labels of all ticks can stand below a panel."""
+    if not 2 <= len(ticks) <= _MOST_TICKS or (scale == "log" and ticks[0] <= 0):
+        return False
+    places = np.log(ticks) if scale == "log" else np.asarray(ticks)
+    lengths = np.array([len(f"{tick:g}") for tick in ticks]) + 1
+    room = np.diff(places) / np.ptp(places) * _MOST_CHARACTERS
+    return bool((room >= (lengths[:-1] + lengths[1:]) / 2).all())

@@ -67,13 +67,13 @@ def _curves(
     others = [each.name for each in experiment.axes if each.name not in (axis, TRIALS, *quantity.along)]
     first = dict.fromkeys(quantity.along, 0)
     values = ds[name].isel(first).transpose(*others, TRIALS, axis)
-    done = (ds["status"].isel(first) == Status.DONE).transpose(*others, TRIALS, axis)
-    array, ready, labels = values.values, done.values, ds[axis].values
+    status = ds["status"].isel(first).transpose(*others, TRIALS, axis).values
+    array, ready, wanted, labels = values.values, status == Status.DONE, status != Status.SKIPPED, ds[axis].values
     for index in product(*(range(ds.sizes[each]) for each in others)):
         held: dict[str, Label] = {each: ds[each].values.tolist()[i] for each, i in zip(others, index, strict=True)}
         inside = _within(expectation, held, labels)
         positive = np.where(ready[index], array[index], 0) > 0
-        trials = positive[:, inside].any(axis=1)
+        trials = wanted[index][:, inside].any(axis=1)
         complete = inside & positive[trials].all(axis=0) if trials.any() else np.zeros(len(labels), dtype=bool)
         if complete.sum() >= _FEWEST:
             where = ", ".join(f"{each} = {label}" for each, label in held.items())

@@ -1,6 +1,6 @@
 """A figure that a specification declares: what stands on which axis, in which lines and panels."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -23,9 +23,9 @@ class Figure(BaseModel):
     y : str, optional
         Quantity, or the experiment's main one.
     lines : str, optional
-        Axis whose labels are lines, or the last axis of names.
+        Axis whose labels are lines, or the last axis of names that is free.
     panels : list of str, optional
-        Axes whose labels are panels, or the other axes of names.
+        Axes whose labels are panels, or the other axes of names that are not held.
     at : mapping
         Labels at which other axes are held, those not named in the middle.
     statistic : {"median", "max"}
@@ -36,7 +36,7 @@ class Figure(BaseModel):
     slope : float, optional
         Of a guide through the middle of the last line, in logarithms.
     theory : list of str
-        Bounds of the experiment to draw beside.
+        Bounds of the quantity to draw beside.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -60,29 +60,41 @@ class Figure(BaseModel):
         Raises
         ------
         InputError
-            If it names an axis, quantity or bound that the experiment does not have, or one axis twice.
+            If it names an axis, quantity or bound of it that the experiment does not have, one axis twice, or an axis
+            of names nowhere.
         """
         numbers = [axis.name for axis in experiment.axes if axis.numeric and axis.key != "seeds"]
         names = [axis.name for axis in experiment.axes if not axis.numeric]
         _require("x", [self.x], numbers)
         y = self.y or experiment.main
         _require("y", [y], [quantity.name for quantity in experiment.quantities])
-        lines = self.lines or next(axis for axis in reversed(names) if axis not in (self.panels or []))
+        held = [axis for axis in names if axis in (*(self.panels or []), *self.at)]
+        lines = self.lines or next((axis for axis in reversed(names) if axis not in held), "")
+        if not lines:
+            raise InputError("lines: panels and at hold every axis of names; name an axis of numbers, or free one")
         _require("lines", [lines], numbers + names)
-        panels = [axis for axis in names if axis != lines] if self.panels is None else self.panels
+        rest = [axis for axis in names if axis != lines and axis not in self.at]
+        panels = rest if self.panels is None else self.panels
         _require("panels", panels, numbers + names)
         _require("at", self.at, numbers + names)
-        _require("theory", self.theory, [bound.name for bound in experiment.theory])
-        used = [self.x, lines, *panels, *self.at]
-        if twice := {axis for axis in used if used.count(axis) > 1}:
-            raise InputError(f"at: {min(twice)} is x, a line, a panel or held already; name each axis once")
-        if missing := [axis for axis in names if axis not in used]:
-            raise InputError(f"panels: {missing[0]} is named nowhere; add it to panels, lines or at")
+        _require("theory", self.theory, [bound.name for bound in experiment.theory if bound.quantity == y])
+        _require_once({"x": [self.x], "lines": [lines], "panels": panels, "at": list(self.at)}, names)
         return self.model_copy(update={"y": y, "lines": lines, "panels": panels})
 
 
 def _require(field: str, names: Iterable[str], known: list[str]) -> None:
     for name in names:
         if name not in known:
-            remedy = f"use one of {', '.join(known)}" if known else "this experiment has none"
+            remedy = f"use one of {', '.join(known)}" if known else "leave it out, there is none"
             raise InputError(f"{field}: {name!r} is not known here; {remedy}")
+
+
+def _require_once(roles: Mapping[str, Iterable[str]], names: list[str]) -> None:
+    """Refuse an axis in two roles, and an axis of names in none."""
+    used: dict[str, str] = {}
+    for role, axis in ((role, axis) for role, axes in roles.items() for axis in axes):
+        if axis in used:
+            raise InputError(f"{role}: {axis!r} stands in {used[axis]} already; name each axis once")
+        used[axis] = role
+    if missing := [axis for axis in names if axis not in used]:
+        raise InputError(f"panels: {missing[0]} is named nowhere; add it to panels, lines or at")

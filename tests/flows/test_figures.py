@@ -1,17 +1,25 @@
 """Figures say what they show: panels, lines, axes and what is held."""
 
 import re
+import xml.etree.ElementTree as ET
+from collections.abc import Callable, Iterator
+from itertools import combinations
+from pathlib import Path
 
 import matplotlib.image
 import numpy as np
 import pytest
+import xarray as xr
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import TextPath
 
 from flows.figures import plot_curves
 from pipeline.errors import InputError
-from pipeline.experiment import Outcome
+from pipeline.experiment import Case, Experiment, Outcome
 from pipeline.experiments import EXPERIMENTS
 from pipeline.grid import parse_sweep
-from storage import Writer, open_results
+from storage import Status, Writer, median_curves, open_results
 
 APPROXIMATION = EXPERIMENTS["approximation"]
 SPEC = """
@@ -33,14 +41,53 @@ def outcome(case) -> Outcome:
     return Outcome({"epsilon": error, "lower_bound": error / 9, "max_norm": 1, "iterations": 1, "seconds": 1})
 
 
-@pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    path = tmp_path_factory.mktemp("figures") / "s.zarr"
-    sweep = parse_sweep(SPEC)
+def fill(path: Path, text: str, compute: Callable[..., Outcome] = outcome) -> Path:
+    """Make the store of a sweep with invented outcomes."""
+    sweep = parse_sweep(text)
     with Writer.open(path, sweep) as writer:
         cells = np.argwhere(sweep.wanted)
-        writer.write(cells, [outcome(sweep.case(cell)) for cell in cells])
+        writer.write(cells, [compute(sweep.case(cell)) for cell in cells])
     return path
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return fill(tmp_path_factory.mktemp("figures") / "s.zarr", SPEC)
+
+
+def declaring(ds: xr.Dataset, *figures: str) -> xr.Dataset:
+    """Results whose specification declares figures."""
+    return ds.assign_attrs(spec=ds.attrs["spec"] + f"figures: [{', '.join(figures)}]\n")
+
+
+@pytest.fixture
+def draw(tmp_path, monkeypatch) -> Iterator[Callable[..., dict[str, Figure]]]:
+    """Draw figures, by name, without writing them."""
+    drawn: dict[str, Figure] = {}
+    monkeypatch.setattr(Figure, "savefig", lambda self, path, **_: drawn.update({Path(path).stem: self}))
+
+    def go(ds: xr.Dataset, **at: float) -> dict[str, Figure]:
+        drawn.clear()
+        plot_curves(ds, APPROXIMATION, tmp_path, at)
+        return dict(drawn)
+
+    return go
+
+
+def panels(figure: Figure) -> dict[str, object]:
+    """Panels by their titles."""
+    return {panel.get_title(): panel for panel in figure.axes if panel.axison}
+
+
+def legend(figure: Figure) -> list[str]:
+    (found,) = figure.legends
+    return [" ".join(text.get_text().split()) for text in found.get_texts()]
+
+
+def line(panel, label: str):
+    """The line of a panel that has a label."""
+    (found,) = (each for each in panel.lines if each.get_label() == label)
+    return found
 
 
 def texts(path) -> list[str]:
@@ -84,3 +131,320 @@ def test_unfinished_trials_give_no_curve(store, tmp_path):
     ds = ds.assign(status=ds["status"].where(ds["seed"] > 0, 0))
     with pytest.raises(InputError, match="no curve has two complete medians"):
         plot_curves(ds, APPROXIMATION, tmp_path, {})
+
+
+def test_declared_figures_are_drawn_in_place_of_the_automatic_ones(store, tmp_path):
+    ds = declaring(open_results(store), "{name: second, x: m}", "{name: first, x: r, y: lower_bound}")
+    written = plot_curves(ds, APPROXIMATION, tmp_path, {})
+    assert [path.name for path in written] == ["second.png", "first.png"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["first.png", "first.svg", "second.png", "second.svg"]
+    assert "latent dimension m" in texts(written[0])
+    assert {"rank of the approximation r", "lower bound"} <= set(texts(written[1]))
+
+
+def test_labels_asked_for_bring_the_automatic_figures_back(store, draw):
+    ds = declaring(open_results(store), "{name: mine, x: m}")
+    assert list(draw(ds)) == ["mine"]
+    assert list(draw(ds, r=10)) == ["epsilon-against-m", "epsilon-against-n"]
+
+
+def test_numbers_can_be_lines_and_panels(store, draw):
+    ds = declaring(
+        open_results(store),
+        "{name: lines, x: r, lines: n}",
+        "{name: panels, x: r, panels: [m, function], at: {sampling: ball-symmetric}}",
+    )
+    drawn = draw(ds)
+    assert legend(drawn["lines"]) == ["n = 100", "n = 1000"]
+    assert list(panels(drawn["lines"])) == [
+        f"{function}, {sampling}, {method}"
+        for function in ("gaussian", "cauchy")
+        for sampling in ("ball-symmetric", "sphere-independent")
+        for method in ("svd", "ap")
+    ]
+    expected = [f"m = {m}, {function}" for m in (2, 20, 200, 2000) for function in ("gaussian", "cauchy")]
+    assert list(panels(drawn["panels"])) == expected
+
+
+def test_lines_are_the_medians_with_a_band_or_the_maxima_without(store, draw):
+    ds = open_results(store)
+    common = "x: r, lines: n, panels: [method, function], at: {m: 20, sampling: ball-symmetric}"
+    drawn = draw(declaring(ds, f"{{name: median, {common}}}", f"{{name: max, {common}, statistic: max}}"))
+    curves = median_curves(ds).sel({"m": 20, "sampling": "ball-symmetric", "method": "ap", "function": "cauchy"})
+    for name, quantity in {"median": "epsilon", "max": "epsilon_max"}.items():
+        panel = panels(drawn[name])["ap, cauchy"]
+        for n in (100, 1000):
+            values = curves[quantity].sel(n=n).dropna("r")
+            shown = line(panel, f"n = {n}")
+            assert shown.get_xdata().tolist() == values["r"].values.tolist()
+            assert shown.get_ydata().tolist() == values.values.tolist()
+    assert len(panels(drawn["median"])["ap, cauchy"].collections) == 2
+    assert len(panels(drawn["max"])["ap, cauchy"].collections) == 0
+    assert drawn["median"].get_suptitle().startswith("median and range of 5 trials at ")
+    assert drawn["max"].get_suptitle().startswith("maximum of 5 trials at ")
+
+
+def test_maxima_stand_without_the_bracket_of_medians(store, draw):
+    drawn = draw(declaring(open_results(store), "{name: a, x: r}", "{name: b, x: r, statistic: max}"))
+    assert legend(drawn["a"]) == ["svd", "ap", "lower bound", "the best possible lies here"]
+    assert legend(drawn["b"]) == ["svd", "ap"]
+
+
+def test_scales_are_as_declared(store, draw):
+    ds = declaring(open_results(store), "{name: a, x: r}", "{name: b, x: r, x_scale: linear, y_scale: linear}")
+    for name, scale in {"a": "log", "b": "linear"}.items():
+        for panel in panels(draw(ds)[name]).values():
+            assert (panel.get_xscale(), panel.get_yscale()) == (scale, scale)
+
+
+def test_least_value_shown_is_as_declared_and_the_largest_is_seen(store, draw):
+    ds = open_results(store)
+    (panel, *_) = panels(draw(declaring(ds, "{name: a, x: r, y_least: 1e-3}"))["a"]).values()
+    low, high = panel.get_ylim()
+    assert low == 1e-3
+    largest = float(ds["epsilon"].max())
+    assert largest < high < 2 * largest
+
+
+def test_theory_and_slope_stand_in_the_legend_and_stretch_nothing(store, draw):
+    ds = open_results(store)
+    drawn = draw(declaring(ds, "{name: a, x: r}", "{name: b, x: r, theory: [embedding], slope: -2}"))
+    more = legend(drawn["b"])[len(legend(drawn["a"])) :]
+    assert more == ["√(9 log(3n²)/r), times max|f| (Budzinskiy, Theorem 5.2), out of sight", "slope -2"]
+    for title, panel in panels(drawn["b"]).items():
+        assert panel.get_ylim() == panels(drawn["a"])[title].get_ylim()
+        assert panel.get_xlim() == panels(drawn["a"])[title].get_xlim()
+        (bound,) = APPROXIMATION.theory
+        shown = line(panel, bound.label)
+        np.testing.assert_allclose(shown.get_ydata(), np.sqrt(9 * np.log(3e6) / np.array([5, 10, 50])))
+
+
+def test_theory_that_is_seen_is_not_called_out_of_sight(store, draw):
+    drawn = draw(declaring(open_results(store), "{name: a, x: r, y_scale: linear, theory: [embedding], y_least: 1e-3}"))
+    assert "out of sight" in legend(drawn["a"])[-1]
+    ds = open_results(store)
+    high = declaring(ds.assign(epsilon=ds["epsilon"] * 9), "{name: a, x: r, theory: [embedding]}")
+    assert "out of sight" not in legend(draw(high)["a"])[-1]
+
+
+def test_slope_goes_through_the_middle_of_the_last_line_that_is_there(store, draw):
+    ds = open_results(store)
+    unfinished = ds.assign(status=ds["status"].where(ds["method"] == "svd", 0))
+    for results, method in ((ds, "ap"), (unfinished, "svd")):
+        drawn = draw(declaring(results, "{name: a, x: r, slope: -0.5}"))
+        for panel in panels(drawn["a"]).values():
+            guide, last = line(panel, "slope -0.5").get_ydata(), line(panel, method).get_ydata()
+            np.testing.assert_allclose(guide, last, rtol=1e-12)  # the errors fall by that power
+
+
+def test_labels_without_a_value_take_no_room(store, draw):
+    ds = open_results(store)
+    drawn = draw(declaring(ds, "{name: a, x: r, at: {n: 100}, slope: -0.5, theory: [embedding]}"))  # r < 50 there
+    for panel in panels(drawn["a"]).values():
+        assert all(max(each.get_xdata()) <= 10 for each in panel.lines)
+        assert panel.get_xlim()[1] < 20
+
+
+def test_declared_labels_must_be_in_the_store(store, draw):
+    with pytest.raises(InputError, match=r"figure a: at: r = 7 is not in the store; it has \[5, 10, 50\]"):
+        draw(declaring(open_results(store), "{name: a, x: m, at: {r: 7}}"))
+
+
+def test_captions_say_trials_held_labels_and_settings_that_are_not_the_default(tmp_path, draw):
+    text = SPEC + "settings: {certificate: {bound: tail}, ap: {tolerance: 0.02, initial: random}}\n"
+    ds = open_results(fill(tmp_path / "s.zarr", text))
+    few = ds.assign(status=ds["status"].where((ds["seed"] < 3) | (ds["r"] > 5), Status.SKIPPED))
+    for results, trials in ((ds, "5"), (few, "3 to 5")):
+        drawn = draw(declaring(results, "{name: a, x: r, at: {m: 200, n: 1000}}"))
+        caption = " ".join(drawn["a"].get_suptitle().split())
+        start = f"median and range of {trials} trials at m = 200, n = 1000 "
+        assert caption.startswith(start)
+        assert sorted(caption.removeprefix(start).split(", ")) == ["ap.tolerance = 0.02", "certificate.bound = tail"]
+
+
+def test_lowest_panel_of_every_column_has_its_axis_labelled(store, draw):
+    ds = open_results(store).sel({"function": ["gaussian"], "m": [2, 20], "sampling": ["ball-symmetric"]})
+    drawn = draw(declaring(ds, "{name: a, x: r, lines: sampling, panels: [function, method, m]}"))
+    assert len(panels(drawn["a"])) == 4
+    drawn = draw(declaring(ds, "{name: a, x: n, lines: sampling, panels: [function, method, r], at: {m: 2}}"))
+    found = list(panels(drawn["a"]).values())
+    columns = {panel.get_subplotspec().colspan.start for panel in found}
+    labelled = [panel for panel in found if panel.get_xlabel() == "matrix size n"]
+    assert {panel.get_subplotspec().colspan.start for panel in labelled} == columns
+    assert all(panel.xaxis.get_tick_params()["labelbottom"] for panel in labelled)
+
+
+Box = tuple[str, float, float, float, float]
+
+
+def boxes(path: Path) -> tuple[list[Box], float, float]:
+    """Plain texts of an SVG file with left, right, top and bottom, and its width and height, in points."""
+    root = ET.fromstring(path.with_suffix(".svg").read_text())
+    width, height = map(float, root.attrib["viewBox"].split()[2:])
+    found = []
+    for text in root.iter("{http://www.w3.org/2000/svg}text"):
+        style = text.get("style", "")
+        if not (text.text or "").strip():
+            continue  # a power of ten, in pieces
+        font = FontProperties(family="DejaVu Sans", size=float(re.search(r"font-size: ([\d.]+)px", style)[1]))
+        box = TextPath((0, 0), text.text.replace("$", r"\$"), prop=font).get_extents()
+        numbers = [float(number) for number in re.findall(r"-?[\d.]+", text.get("transform", ""))]
+        before = {"middle": 0.5, "end": 1.0}.get(re.sub(r".*text-anchor: ", "", style), 0.0) * box.width
+        x, y = numbers[-2:]
+        if len(numbers) == 3 and numbers[0] == -90:
+            found.append((text.text, x - box.height, x, y + before - box.width, y + before))
+        else:
+            found.append((text.text, x - before, x - before + box.width, y - box.height, y))
+    return found, width, height
+
+
+def assert_readable(path: Path) -> None:
+    """Texts are inside the view box and do not overlap, and no ink touches the border of the PNG file."""
+    found, width, height = boxes(path)
+    assert len(found) > 5
+    for text, left, right, top, bottom in found:
+        assert min(left, width - right, top, height - bottom) > -1, text
+    for one, other in combinations(found, 2):
+        across = min(one[2], other[2]) - max(one[1], other[1])
+        down = min(one[4], other[4]) - max(one[3], other[3])
+        assert min(across, down) < 0.5, (one, other)
+    ink = matplotlib.image.imread(path)[..., :3] < 1
+    for border in (ink[0], ink[-1], ink[:, 0], ink[:, -1]):
+        assert not border.any()
+
+
+def place(path: Path, start: str) -> Box:
+    """The last text that begins so."""
+    return [box for box in boxes(path)[0] if box[0].startswith(start)][-1]
+
+
+CROWDED = """
+name: crowded
+settings: {ap: {tolerance: 0.02, max_projections: 19999, stagnation: 0.002}, certificate: {bound: tail}}
+grid:
+  - function: [{name: gaussian, scale: 0.333333}]
+    sampling: [ball-symmetric]
+    m: {from: 1, to: 1000, count: 10, scale: log}
+    n: [1000, 1010, 1020, 1030, 1040, 20000]
+    r: [5, 10, 50]
+    method: [svd, ap]
+    seeds: 2
+"""
+ONE = "at: {function: cauchy, sampling: ball-symmetric}, panels: []"
+
+
+@pytest.fixture(scope="module")
+def crowded(tmp_path_factory):
+    return fill(tmp_path_factory.mktemp("crowded") / "s.zarr", CROWDED)
+
+
+@pytest.mark.parametrize(
+    "figure",
+    [
+        "{name: a, x: n, lines: m, panels: [function, sampling, method]}",
+        "{name: a, x: n, lines: m, panels: [function, sampling, method], theory: [embedding], slope: 0.25}",
+        "{name: a, x: n, theory: [embedding], slope: 0.25}",
+        f"{{name: a, x: n, theory: [embedding], slope: 0.25, {ONE}}}",
+        f"{{name: a, x: n, {ONE}}}",
+    ],
+)
+def test_short_legends_stand_below_and_everything_can_be_read(store, tmp_path, figure):
+    (path,) = plot_curves(declaring(open_results(store), figure), APPROXIMATION, tmp_path, {})
+    assert_readable(path)
+    label = "m = 20" if "lines: m" in figure else "svd"
+    assert place(path, label)[3] > place(path, "matrix size n")[4]
+
+
+@pytest.mark.parametrize(
+    ("x", "panels"), [("n", "[function, sampling, method, r]"), ("n, x_scale: linear", "[function, sampling, method]")]
+)
+def test_long_legends_stand_beside_and_everything_can_be_read(crowded, tmp_path, panels, x):
+    figure = f"{{name: a, x: {x}, lines: m, panels: {panels}, theory: [embedding], slope: 0.25}}"
+    (path,) = plot_curves(declaring(open_results(crowded), figure), APPROXIMATION, tmp_path, {})
+    assert_readable(path)
+    assert place(path, "m = 10")[1] > place(path, "matrix size n")[2]
+
+
+@pytest.mark.parametrize("axis", ["m", "n", "r"])
+@pytest.mark.parametrize("scale", ["log", "linear"])
+def test_labels_of_ticks_do_not_overlap(crowded, tmp_path, axis, scale):
+    ds = declaring(open_results(crowded), f"{{name: a, x: {axis}, x_scale: {scale}}}")
+    (path,) = plot_curves(ds, APPROXIMATION, tmp_path, {})
+    assert_readable(path)
+    numbers = [box for box in boxes(path)[0] if box[0].isdecimal()]
+    assert len(numbers) >= 2
+
+
+def test_tolerances_stand_below_their_axis_without_overlap(tmp_path):
+    experiment = EXPERIMENTS["epsilon_rank"]
+    text = invented(experiment).replace(
+        "tolerance: [0.1, 0.2]", "tolerance: {from: 1e-4, to: 0.03, count: 8, scale: log}"
+    )
+    ds = open_results(fill(tmp_path / "s.zarr", text, lambda case: made_up(experiment, case)))
+    paths = plot_curves(ds, experiment, tmp_path, {})
+    for path in paths:
+        assert_readable(path)
+    assert "largest error of an entry (tolerance)" in texts(paths[-1])
+
+
+LABELS = {
+    "function": "[gaussian]",
+    "sampling": "[ball-independent]",
+    "method": "[svd, ap]",
+    "tolerance": "[0.1, 0.2]",
+    "seeds": "3",
+}
+
+
+def invented(experiment: Experiment) -> str:
+    """A small specification of any experiment."""
+    entries = {axis.key: LABELS.get(axis.key, "[2, 3]") for axis in experiment.axes} | {"n": "[40, 60]"}
+    block = ", ".join(f"{key}: {entry}" for key, entry in entries.items())
+    return f"name: t\nexperiment: {experiment.name}\ngrid:\n  - {{{block}}}\n"
+
+
+def made_up(experiment: Experiment, case: Case) -> Outcome:
+    """Values that grow along all axes of numbers but those along which the quantity is the same."""
+    numbers = {axis.name: case[axis.name] for axis in experiment.axes if axis.numeric}
+    return Outcome(
+        {
+            quantity.name: float(np.prod([1 + label for axis, label in numbers.items() if axis not in quantity.along]))
+            for quantity in experiment.quantities
+        }
+    )
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_has_a_figure_against_each_axis_along_which_its_main_quantity_varies(name, tmp_path):
+    experiment = EXPERIMENTS[name]
+    ds = open_results(fill(tmp_path / "s.zarr", invented(experiment), lambda case: made_up(experiment, case)))
+    written = plot_curves(ds, experiment, tmp_path, {})
+    (main,) = (quantity for quantity in experiment.quantities if quantity.name == experiment.main)
+    axes = [axis.name for axis in experiment.axes if axis.numeric and axis.name != "seed"]
+    expected = [f"{experiment.main}-against-{axis}.png" for axis in axes if axis not in main.along]
+    assert [path.name for path in written] == expected
+    for path in written:
+        assert_readable(path)
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_quantity_of_every_experiment_can_be_declared(name, tmp_path):
+    experiment = EXPERIMENTS[name]
+    ds = open_results(fill(tmp_path / "s.zarr", invented(experiment), lambda case: made_up(experiment, case)))
+    quantities = [quantity.name for quantity in experiment.quantities]
+    theory = {
+        quantity: [each.name for each in experiment.theory if each.quantity == quantity] for quantity in quantities
+    }
+    figures = [f"{{name: {each}, x: n, y: {each}, theory: {theory[each]}}}" for each in quantities]
+    written = plot_curves(declaring(ds, *figures), experiment, tmp_path, {})
+    assert [path.stem for path in written] == quantities
+
+
+def test_quantity_that_does_not_vary_along_an_axis_is_drawn_at_none_of_its_labels(tmp_path):
+    experiment = EXPERIMENTS["spectrum"]
+    ds = open_results(fill(tmp_path / "s.zarr", invented(experiment), lambda case: made_up(experiment, case)))
+    written = plot_curves(ds, experiment, tmp_path, {})
+    assert [path.stem for path in written] == ["effective_rank-against-m", "effective_rank-against-n"]
+    captions = [text for path in written for text in texts(path) if text.startswith("median and range of 3 trials at")]
+    assert len(captions) == 2
+    assert not any("k =" in caption for caption in captions)

@@ -1,0 +1,210 @@
+"""Figures of a specification: what may be left out is completed, what is wrong is refused in one line."""
+
+import pytest
+
+from pipeline.errors import InputError
+from pipeline.experiments import EXPERIMENTS
+from pipeline.figure import Figure
+from pipeline.grid import declared_figures, parse_sweep
+from tests.support import BLOCK
+
+APPROXIMATION = EXPERIMENTS["approximation"]
+NAMES = ["function", "sampling", "method"]
+
+
+def spec(figures: str) -> str:
+    """YAML text with a section of figures."""
+    return (
+        f"name: t\nfigures: {figures}\ngrid:\n  - {{{', '.join(f'{key}: {value}' for key, value in BLOCK.items())}}}\n"
+    )
+
+
+def one(**fields: str) -> str:
+    """A list of one figure."""
+    entries = {"name": "a", "x": "r"} | fields
+    return f"[{{{', '.join(f'{key}: {value}' for key, value in entries.items() if value)}}}]"
+
+
+def refused(figures: str) -> str:
+    with pytest.raises(InputError) as caught:
+        parse_sweep(spec(figures))
+    return str(caught.value)
+
+
+def test_what_is_left_out_is_completed():
+    (figure,) = parse_sweep(spec(one())).figures
+    assert figure == Figure(
+        name="a",
+        x="r",
+        y="epsilon",
+        lines="method",
+        panels=["function", "sampling"],
+        at={},
+        statistic="median",
+        x_scale="log",
+        y_scale="log",
+        y_least=None,
+        slope=None,
+        theory=[],
+    )
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS.values(), ids=EXPERIMENTS)
+def test_every_experiment_completes_a_figure_of_an_axis_alone(experiment):
+    for axis in (axis.name for axis in experiment.axes if axis.numeric and axis.name != "seed"):
+        figure = Figure(name="a", x=axis).complete(experiment)
+        assert figure.y == experiment.main
+        assert {figure.lines, *figure.panels} == {axis.name for axis in experiment.axes if not axis.numeric}
+        assert figure.complete(experiment) == figure  # nothing more to say
+
+
+@pytest.mark.parametrize(
+    ("fields", "lines", "panels"),
+    [
+        ({"panels": "[method, sampling]"}, "function", ["method", "sampling"]),
+        ({"lines": "function"}, "function", ["sampling", "method"]),
+        ({"lines": "n"}, "n", NAMES),
+        ({"at": "{method: svd}"}, "sampling", ["function"]),
+        ({"at": "{method: svd, n: 40}", "lines": "m"}, "m", ["function", "sampling"]),
+        ({"panels": "[n]", "lines": "method", "at": "{function: gaussian, sampling: ball-symmetric}"}, "method", ["n"]),
+        ({"panels": "null"}, "method", ["function", "sampling"]),
+    ],
+)
+def test_lines_and_panels_are_the_axes_of_names_that_are_free(fields, lines, panels):
+    (figure,) = parse_sweep(spec(one(**fields))).figures
+    assert (figure.lines, figure.panels) == (lines, panels)
+
+
+def test_everything_that_is_said_is_kept():
+    text = (
+        "[{name: a.b-c_1, x: m, y: lower_bound, lines: r, panels: [function, method, n], at: {sampling: ball-symmetric}"
+        ", statistic: max, x_scale: linear, y_scale: linear, y_least: 1e-3, slope: -1}]"
+    )
+    (figure,) = parse_sweep(spec(text)).figures
+    assert figure.model_dump() == {
+        "name": "a.b-c_1",
+        "x": "m",
+        "y": "lower_bound",
+        "lines": "r",
+        "panels": ["function", "method", "n"],
+        "at": {"sampling": "ball-symmetric"},
+        "statistic": "max",
+        "x_scale": "linear",
+        "y_scale": "linear",
+        "y_least": 0.001,
+        "slope": -1.0,
+        "theory": [],
+    }
+
+
+AXES = "m, n, r, function, sampling, method"
+# figures, start of the message, what else it must say
+BAD = {
+    "unknown x": (one(x="q"), "figures[0].x: 'q'", "use one of m, n, r"),
+    "trials for x": (one(x="seed"), "figures[0].x: 'seed'", "use one of m, n, r"),
+    "names for x": (one(x="method"), "figures[0].x: 'method'", "use one of m, n, r"),
+    "no x": (one(x=""), "figures[0].x: is missing", "add it"),
+    "x twice": (one(x="[r, n]"), "figures[0].x: ['r', 'n']", "string"),
+    "unknown lines": (one(lines="q"), "figures[0].lines: 'q'", f"use one of {AXES}"),
+    "trials for lines": (one(lines="seed"), "figures[0].lines: 'seed'", f"use one of {AXES}"),
+    "unknown panels": (one(panels="[function, q]"), "figures[0].panels: 'q'", f"use one of {AXES}"),
+    "panels not a list": (one(panels="function"), "figures[0].panels: 'function'", "list"),
+    "unknown at": (one(at="{q: 3}"), "figures[0].at: 'q'", f"use one of {AXES}"),
+    "at not a mapping": (one(at="[n]"), "figures[0].at: ['n']", "dictionary"),
+    "a list held": (one(at="{n: [40]}"), "figures[0].at.n", "[40]"),
+    "a truth held": (one(at="{n: true}"), "figures[0].at.n", "True"),
+    "unknown y": (one(y="speed"), "figures[0].y: 'speed'", "use one of epsilon, lower_bound"),
+    "unknown theory": (one(theory="[magic]"), "figures[0].theory: 'magic'", "use one of embedding"),
+    "theory of another y": (
+        one(y="max_norm", theory="[embedding]"),
+        "figures[0].theory: 'embedding'",
+        "leave it out",
+    ),
+    "x and lines": (one(lines="r"), "figures[0].lines: 'r' stands in x already", "once"),
+    "x and panels": (one(panels="[function, sampling, r]"), "figures[0].panels: 'r' stands in x already", "once"),
+    "x and at": (one(at="{r: 2}"), "figures[0].at: 'r' stands in x already", "once"),
+    "lines and panels": (
+        one(lines="method", panels="[method]"),
+        "figures[0].panels: 'method' stands in lines already",
+        "once",
+    ),
+    "lines and at": (one(lines="n", at="{n: 40}"), "figures[0].at: 'n' stands in lines already", "once"),
+    "panels and at": (
+        one(panels="[function, sampling]", at="{sampling: ball-symmetric}"),
+        "figures[0].at: 'sampling' stands in panels already",
+        "once",
+    ),
+    "a panel twice": (
+        one(panels="[function, sampling, function]"),
+        "figures[0].panels: 'function' stands in panels already",
+        "once",
+    ),
+    "names nowhere": (
+        one(panels="[function]"),
+        "figures[0].panels: sampling is named nowhere",
+        "add it to panels, lines or at",
+    ),
+    "no panels": (one(panels="[]"), "figures[0].panels: function is named nowhere", "add it to panels, lines or at"),
+    "no axis left for lines": (
+        one(panels="[method, function, sampling]"),
+        "figures[0].lines: panels and at hold every axis of names",
+        "name an axis of numbers",
+    ),
+    "two of one name": ("[{name: a, x: r}, {name: a, x: n}]", "figures: a is the name of two", "name each another way"),
+    "name with a blank": (one(name="'a b'"), "figures[0].name: 'a b'", "letters, digits"),
+    "name that leads elsewhere": (one(name="../a"), "figures[0].name: '../a'", "letters, digits"),
+    "empty name": (one(name="''"), "figures[0].name: ''", "letters, digits"),
+    "name that is a number": (one(name="5"), "figures[0].name: 5", "string"),
+    "no name": (one(name=""), "figures[0].name: is missing", "add it"),
+    "NaN slope": (one(slope=".nan"), "figures[0].slope: nan", "finite"),
+    "infinite slope": (one(slope="-.inf"), "figures[0].slope: -inf", "finite"),
+    "slope in words": (one(slope="steep"), "figures[0].slope: 'steep'", "number"),
+    "y_least of nothing": (one(y_least="0"), "figures[0].y_least: 0", "greater than 0"),
+    "NaN y_least": (one(y_least=".nan"), "figures[0].y_least: nan", "finite"),
+    "misspelt key": (one(x_sclae="log"), "figures[0].x_sclae: is not a known key", "did you mean x_scale?"),
+    "unknown key": (one(colour="red"), "figures[0].colour: is not a known key", "use one of name, x, y, lines"),
+    "unknown scale": (one(x_scale="cubic"), "figures[0].x_scale: 'cubic'", "'log' or 'linear'"),
+    "unknown statistic": (one(statistic="mean"), "figures[0].statistic: 'mean'", "'median' or 'max'"),
+    "a mapping": ("{name: a, x: r}", "figures: {'name': 'a', 'x': 'r'}", "list"),
+    "a text": ("words", "figures: 'words'", "list"),
+    "nothing": ("", "figures: None", "list"),
+    "a number in the list": ("[5]", "figures[0]: 5", "dictionary"),
+    "the second": ("[{name: a, x: r}, {name: b, x: q}]", "figures[1].x: 'q'", "use one of m, n, r"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_figures_are_refused_in_one_line_that_names_the_place_the_value_and_the_remedy(case):
+    figures, start, remedy = BAD[case]
+    message = refused(figures)
+    assert message.startswith(start)
+    assert remedy in message
+    assert message.isprintable()  # one line
+    assert len(message) < 300
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_figures_in_the_text_of_a_store_are_refused_alike(case):
+    figures, start, remedy = BAD[case]
+    with pytest.raises(InputError) as caught:
+        declared_figures(spec(figures), APPROXIMATION)
+    assert start.replace("figures", "", 1) in str(caught.value)
+    assert remedy in str(caught.value)
+
+
+def test_experiment_without_theory_says_so():
+    with pytest.raises(InputError, match="theory: 'embedding' is not known here; leave it out, there is none"):
+        Figure(name="a", x="r", theory=["embedding"]).complete(EXPERIMENTS["attention"])
+
+
+def test_declared_figures_are_those_of_the_sweep():
+    text = spec("[{name: a, x: r, at: {n: 40}}, {name: b, x: m, lines: r, y_least: 1e-4, theory: [embedding]}]")
+    assert declared_figures(text, APPROXIMATION) == parse_sweep(text).figures
+    assert [figure.name for figure in parse_sweep(text).figures] == ["a", "b"]
+
+
+def test_specification_without_figures_declares_none():
+    text = spec("[]")
+    assert parse_sweep(text).figures == ()
+    assert declared_figures(text, APPROXIMATION) == ()
+    assert declared_figures(text.replace("figures: []\n", ""), APPROXIMATION) == ()
