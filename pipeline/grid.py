@@ -212,7 +212,13 @@ def parse_sweep(text: str, *, allow_code: bool = False, folder: Path = Path()) -
         raise InputError(_explain(error, model)) from error
     settings = spec.settings.model_copy(update={"files": files}) if files else spec.settings
     labels, wanted = _grid(spec.grid, experiment, settings)
-    return Sweep(spec.name, experiment, settings, labels, wanted, _complete(spec.figures, experiment), text)
+    figures = _complete(spec.figures, experiment)
+    for position, figure in enumerate(figures):
+        for axis, label in figure.at.items():
+            if label not in labels[axis]:
+                have = one_line(", ".join(map(str, labels[axis])), 80)
+                raise InputError(f"figures[{position}].at.{axis}: {shown(label)} is not in the grid; it has {have}")
+    return Sweep(spec.name, experiment, settings, labels, wanted, figures, text)
 
 
 def declared_figures(text: str, experiment: Experiment) -> tuple[Figure, ...]:
@@ -226,7 +232,7 @@ def declared_figures(text: str, experiment: Experiment) -> tuple[Figure, ...]:
     try:
         figures = _FIGURES.validate_python(_parse_yaml(text).get("figures", []))
     except ValidationError as error:
-        raise InputError(f"figures: {_explain(error, Figure)}") from error
+        raise InputError(f"figures{_explain(error, Figure)}") from error
     return _complete(figures, experiment)
 
 
