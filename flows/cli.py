@@ -493,7 +493,7 @@ def list_names() -> None:
         for shipped in (shipped_sweeps(), shipped_profiles())
     )
     for title, entries in (
-        ("functions", {name: f"{function.formula}  ({function.source})" for name, function in BUILT_IN.items()}),
+        ("functions", {name: function.summary for name, function in BUILT_IN.items()}),
         ("samplings", {name: sampling.summary for name, sampling in SAMPLINGS.items()}),
         ("methods", {name: method.summary for name, method in METHODS.items()}),
         ("experiments", {name: experiment.summary for name, experiment in EXPERIMENTS.items()}),
@@ -502,7 +502,7 @@ def list_names() -> None:
     ):
         click.echo(f"{title}:")
         for name, summary in entries.items():
-            click.echo(f"  {name:<20} {summary}")
+            click.echo(f"  {name:<22} {summary}")
 
 
 def _duration(seconds: float) -> str:

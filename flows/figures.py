@@ -168,6 +168,7 @@ def _draw(ds: xr.Dataset, experiment: Experiment, figure: Declared, out: Path) -
     if held is None:
         return None
     curves = _measured(curves.sel(held), figure)
+    settings = json.loads(ds.attrs.get("settings", "{}"))
     assert figure.panels is not None  # noqa: S101
     varied = [axis for axis in figure.panels if curves.sizes[axis] > 1]
     labels = [
@@ -190,7 +191,7 @@ def _draw(ds: xr.Dataset, experiment: Experiment, figure: Declared, out: Path) -
             most = float(curves[f"{figure.y}_max"].max())
             low, high = figure.y_least, most * (most / figure.y_least) ** _MARGIN
         for panel, each in zip(grid.flat, panels, strict=False):
-            _draw_guides(panel, curves.sel(each), experiment, figure, each | held)
+            _draw_guides(panel, curves.sel(each), experiment, figure, each | held, settings)
             panel.set_ylim(low, high)
             named = [f"{axis} = {label}" if _is_number(label) else str(label) for axis, label in each.items()]
             panel.set_title(textwrap.fill(", ".join(named), _PANEL_CHARACTERS).replace("$", r"\$"))
@@ -214,6 +215,8 @@ def _draw_legend(drawing: Figure, grid: Any, width: float) -> tuple[float, float
     Below it has as many columns as fit into the width of the panels, in inches.
     """
     drawn = [panel.get_legend_handles_labels() for panel in grid.flat]
+    if not any(texts for _, texts in drawn):
+        return 0.0, 0.0
     legend = {text: handle for handles, texts in drawn for handle, text in zip(handles, texts, strict=True)}
     seen = {line.get_label() for panel in grid.flat for line in panel.lines if _in_sight(line, panel)}
     hidden = {line.get_label() for panel in grid.flat for line in panel.lines} - seen
@@ -236,6 +239,11 @@ def _in_sight(line: Line2D, panel: Axes) -> bool:
     values = np.asarray(line.get_ydata(), dtype=np.float64)
     low, high = panel.get_ylim()
     return bool((values <= high).any() and (values >= low).any())
+
+
+def _plain(label: str) -> str:
+    """A label as it is to be read: without formulas, and in legends, which leave out those that begin with '_'."""
+    return ("\u200b" if label.startswith("_") else "") + label.replace("$", r"\$")
 
 
 def _is_number(label: object) -> bool:
@@ -312,13 +320,15 @@ def _draw_panel(panel: Axes, curves: xr.Dataset, experiment: Experiment, figure:
         text = f"{figure.lines} = {label:.3g}" if isinstance(label, float) else f"{figure.lines} = {label}"
         (drawn,) = panel.plot(x[there], line[centre].values[there], color=colour, marker=marker, markersize=3.5)
         drawn.set_linestyle("-" if position < len(_COLOURS) else "--")
-        drawn.set_label(text if _is_number(label) else str(label))
+        drawn.set_label(text if _is_number(label) else _plain(str(label)))
         if figure.statistic == "median":
             low, high = (line[f"{y}_{suffix}"].values[there] for suffix in ("min", "max"))
             panel.fill_between(x[there], low, high, color=colour, alpha=0.2, linewidth=0)
         if y == experiment.main and "guarantee" in line and (line["guarantee"] > 0).any():
             promised = line["guarantee"].where(line["guarantee"] > 0).values
-            panel.plot(x, promised, color=colour, linestyle="--", linewidth=0.8, label=f"{label}, promised")
+            panel.plot(
+                x, promised, color=colour, linestyle="--", linewidth=0.8, label=f"{_plain(str(label))}, promised"
+            )
     bracketed = "lower_bound" in curves and y == experiment.main and figure.statistic == "median"
     if bracketed and figure.lines == "method":
         _draw_bracket(panel, curves, figure)
@@ -338,16 +348,23 @@ def _draw_bracket(panel: Axes, curves: xr.Dataset, figure: Declared) -> None:
 
 
 def _draw_guides(
-    panel: Axes, curves: xr.Dataset, experiment: Experiment, figure: Declared, labels: dict[str, Any]
+    panel: Axes,
+    curves: xr.Dataset,
+    experiment: Experiment,
+    figure: Declared,
+    labels: dict[str, Any],
+    settings: Mapping[str, Any],
 ) -> None:
     """What theory says, and a guide of given slope."""
     x = curves[figure.x].values
     lines = curves[figure.lines].values.tolist()
-    bounds = [bound for bound in experiment.theory if bound.name in figure.theory and bound.quantity == figure.y]
+    bounds = [bound for bound in experiment.theory if bound.name in figure.theory and bound.applies(settings)]
     for bound, style in zip(bounds, _DASHES * len(bounds), strict=False):
         said = [bound.values(_columns(labels | {figure.lines: label}, figure.x, x)) for label in lines]
         same = all(np.array_equal(said[0], each, equal_nan=True) for each in said)
         for position, values in enumerate(said[:1] if same else said):
+            if np.isnan(values).all():
+                continue
             colour = "0.2" if same else _COLOURS[position % len(_COLOURS)]
             panel.plot(x, values, color=colour, linestyle=style, linewidth=1.0, label=bound.label)
     measured = curves[figure.y if figure.statistic == "median" else f"{figure.y}_max"]

@@ -1,5 +1,6 @@
 """What fits and theorems say of the curves of a store, beside what is expected of them."""
 
+import json
 import math
 from collections.abc import Iterator, Mapping
 from itertools import islice, product
@@ -36,10 +37,11 @@ def findings(ds: xr.Dataset, experiment: Experiment) -> list[Finding]:
     """
     found: list[Finding] = []
     for expectation in experiment.expectations:
-        rows = [row for curve in _curves(ds, experiment, expectation) for row in _fitted(*curve, expectation)]
-        found += rows[:_MOST]
-    for bound in experiment.theory:
-        found += list(islice(_bounds(ds, experiment, bound), _MOST))
+        rows = (row for curve in _curves(ds, experiment, expectation) for row in _fitted(*curve, expectation))
+        found += islice(rows, _MOST)
+    settings = json.loads(ds.attrs.get("settings", "{}"))
+    for bound in (bound for bound in experiment.theory if bound.applies(settings)):
+        found += islice(_bounds(ds, experiment, bound), _MOST)
     return found
 
 
@@ -55,7 +57,8 @@ def _bounds(ds: xr.Dataset, experiment: Experiment, bound: Theory) -> Iterator[F
     there = np.flatnonzero(np.isfinite(measured) & np.isfinite(said))
     for i in there[np.argsort(-measured[there], kind="stable")]:
         where = ", ".join(f"{axis} = {columns[str(axis)][i]}" for axis in medians.dims)
-        yield Finding("Theory", bound.label, float(said[i]), None, f"measured {measured[i]:.4g}", where)
+        expected = f"{bound.label} = {said[i]:.4g}"
+        yield Finding("Theory", f"median of {bound.quantity}", float(measured[i]), None, expected, where)
 
 
 def _curves(

@@ -15,10 +15,11 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel
 
-from pipeline.errors import without_secrets
+from pipeline.errors import InputError, shown, without_secrets
 from pipeline.passes import Passes
 
 Label: TypeAlias = str | int | float
+_RESERVED = ("status", "message")
 Columns: TypeAlias = Mapping[str, npt.NDArray[Any]]
 
 
@@ -121,12 +122,15 @@ class Theory:
     quantity : str
     values : callable
         Maps labels of all axes but the trial's, in arrays of one shape, to its values; NaN where it says nothing.
+    applies : callable
+        Maps the groups of settings of a store to whether it is about what they measure.
     """
 
     name: str
     label: str
     quantity: str
     values: Callable[[Columns], npt.NDArray[np.float64]]
+    applies: Callable[[Mapping[str, Any]], bool] = lambda settings: True
 
 
 @dataclass(frozen=True)
@@ -286,6 +290,18 @@ class Experiment:
     theory: tuple[Theory, ...] = ()
     expectations: tuple[Expectation, ...] = ()
 
+    def __post_init__(self) -> None:
+        """Check the names, which become arrays of a store and keys of a specification."""
+        names = [*(axis.name for axis in self.axes), *(each.name for each in self.quantities), *_RESERVED]
+        keys = [*(axis.key for axis in self.axes), "where"]
+        for field, given in (("name", names), ("key", keys)):
+            for name in given:
+                if not name.isidentifier() or given.count(name) > 1:
+                    reserved = f"{', '.join(_RESERVED)}, seconds or where"
+                    raise InputError(
+                        f"{field}: {shown(name)} will not do; take letters and digits, no two alike, not {reserved}"
+                    )
+
     def run(self, cases: Sequence[Case], settings: BaseModel, spread: Spread | None = None) -> Iterator[Outcome]:
         """Compute cases in order; neighbours that share a matrix share its preparation.
 
@@ -314,11 +330,14 @@ class Experiment:
         """Compute one case; `seconds` includes its share of the preparation."""
         started = perf_counter()
         try:
-            values = dict(self.evaluate(shared, case, settings))
+            values = {name: float(value) for name, value in self.evaluate(shared, case, settings).items()}
         except (Exception, SystemExit) as error:
             return Outcome(None, describe(error))
         if bad := [name for name, value in values.items() if not np.isfinite(value)]:
             return Outcome(None, f"{bad[0]} is {values[bad[0]]}; every value must be finite")
+        needed = (quantity.name for quantity in self.quantities if not quantity.optional and quantity.name != "seconds")
+        if missing := [name for name in needed if name not in values]:
+            return Outcome(None, f"{missing[0]} is missing among the values; return every quantity")
         return Outcome({**values, "seconds": values.get("seconds", perf_counter() - started) + share})
 
 

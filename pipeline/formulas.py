@@ -120,7 +120,7 @@ def exponential_polynomial(x: FloatArray, y: FloatArray, *, degree: int = 2, off
 
 
 def piecewise(x: FloatArray, y: FloatArray, *, pieces: int = 2) -> FloatArray:
-    """exp(−(1 + |a − b|) |x − y|²), a and b the sectors of the first two coordinates that x and y lie in."""
+    """exp(−(1 + |a − b|) |x − y|²), a and b the sectors around 0 that x and y lie in by their first two coordinates."""
     steps = np.abs(np.subtract.outer(_sectors(x, pieces), _sectors(y, pieces)))
     return exp_of_minus((1.0 + steps) * squared_distances(x, y))
 
@@ -167,10 +167,10 @@ def _repeated(blocks: FloatArray, shape: tuple[int, ...], side: int) -> FloatArr
 
 
 def white_noise(x: FloatArray, y: FloatArray) -> FloatArray:
-    """Independent standard normal entries: a function of the points that mixes all their bits."""
+    """Independent standard normal entries for distinct points: a function that mixes all bits of the points."""
     with np.errstate(over="ignore"):
         mixed = _mixed(_keys(x)[:, None] ^ _mixed(_keys(y) + _GOLDEN)[None, :])
-    uniform = ((mixed >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
+    uniform = ((mixed >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
     normal: FloatArray = scipy.special.ndtri(uniform)
     return normal
 

@@ -90,6 +90,15 @@ class GeneratingFunction:
     parameters: Mapping[str, Parameter] = field(default_factory=dict, hash=False)
     pointwise: bool = True
 
+    @property
+    def summary(self) -> str:
+        """One line for lists: formula, source, and parameters with their defaults and what is allowed."""
+        said = [
+            f"{key} = {each.default:g} ({', '.join(map(str, each.choices)) or f'{each.least:g} to {each.greatest:g}'})"
+            for key, each in self.parameters.items()
+        ]
+        return f"{self.formula}  ({self.source})" + (f"; {', '.join(said)}" if said else "")
+
     def __call__(self, *points: FloatArray) -> FloatArray:
         """Evaluate on all combinations and check shape and type.
 
@@ -290,6 +299,10 @@ def get_function(name: str) -> GeneratingFunction:
         plain = get_function(parts["name"])
         entries = partial(plain.entries, **given)
         order = plain.order if parts["name"] in BUILT_IN else _order(entries)
+        try:
+            inspect.signature(plain.entries).bind(*[None] * order, **given)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"function: {name} cannot be called with these parameters ({error})") from error
         return replace(plain, name=name, entries=entries, order=order)
     module_name, colon, attribute = name.partition(":")
     if not colon:

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, cast
 import numpy as np
 import numpy.typing as npt
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, create_model
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
 
 from pipeline.errors import InputError, one_line, shown
 from pipeline.experiment import Axis, Case, Experiment, Label
@@ -36,7 +36,6 @@ _WANTED = {
     float: "a number; write it as 0.01 or 1e20",
     str: "a text; write a name",
 }
-_FIGURES = TypeAdapter(list[Figure])
 _TOO_LONG = f"more than {MAX_SPEC_CHARACTERS} characters; a spec is a short text: use ranges, or several specs"
 
 SpecName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
@@ -221,6 +220,12 @@ def parse_sweep(text: str, *, allow_code: bool = False, folder: Path = Path()) -
     return Sweep(spec.name, experiment, settings, labels, wanted, figures, text)
 
 
+class _Declared(BaseModel):
+    """The part of a specification that declares figures."""
+
+    figures: list[Figure] = []
+
+
 def declared_figures(text: str, experiment: Experiment) -> tuple[Figure, ...]:
     """The figures that a specification declares, whose sweep was checked when it ran.
 
@@ -230,10 +235,10 @@ def declared_figures(text: str, experiment: Experiment) -> tuple[Figure, ...]:
         If they are not valid.
     """
     try:
-        figures = _FIGURES.validate_python(_parse_yaml(text).get("figures", []))
+        declared = _Declared.model_validate(_parse_yaml(text))
     except ValidationError as error:
-        raise InputError(f"figures{_explain(error, Figure)}") from error
-    return _complete(figures, experiment)
+        raise InputError(_explain(error, _Declared)) from error
+    return _complete(declared.figures, experiment)
 
 
 def _complete(figures: Sequence[Figure], experiment: Experiment) -> tuple[Figure, ...]:

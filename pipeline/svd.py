@@ -9,6 +9,7 @@ import numpy as np
 import scipy.linalg
 from pydantic import BaseModel, ConfigDict, Field
 from scipy.linalg.blas import dger, idamax
+from threadpoolctl import threadpool_limits
 
 from pipeline.arrays import FloatArray, Matrix, RealArray, entries_of
 from pipeline.passes import STORED_BYTES, Passes, as_passes, times, times_and_back
@@ -216,6 +217,13 @@ def truncation_errors(matrix: Matrix, decomposition: Decomposition) -> FloatArra
     left = np.asfortranarray(decomposition.u * decomposition.s)
     right = np.asfortranarray(decomposition.vt.T)
     errors = np.zeros(len(decomposition.s) + 1)
+    with threadpool_limits(1):  # the products are too small to be shared
+        _subtract_terms(matrix, left, right, errors)
+    return errors
+
+
+def _subtract_terms(matrix: Matrix, left: FloatArray, right: FloatArray, errors: FloatArray) -> None:
+    """Raise each error to the largest of what is left after as many terms, tile by tile."""
     for top in range(0, matrix.shape[0], _CURVE_TILE):
         for start in range(0, matrix.shape[1], _CURVE_TILE):
             rows, cols = slice(top, top + _CURVE_TILE), slice(start, start + _CURVE_TILE)
@@ -225,4 +233,3 @@ def truncation_errors(matrix: Matrix, decomposition: Decomposition) -> FloatArra
             for r in range(1, len(errors)):
                 dger(-1.0, left[rows, r - 1], right[cols, r - 1], a=tile, overwrite_a=True)
                 errors[r] = max(errors[r], abs(entries[idamax(entries)]))
-    return errors

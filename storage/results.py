@@ -105,7 +105,7 @@ def experiment_of(location: Location, document: Document) -> Experiment:
         experiment = get_experiment(name, allow_code=code_allowed())
     except InputError as error:
         if ":" in str(name):
-            raise
+            raise InputError(str(error).replace("add --allow-code, or set", "set")) from error
         raise StoreError(
             f"store: {location} holds the experiment {name!r}, which this version does not know; upgrade it"
         ) from error

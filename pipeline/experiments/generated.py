@@ -23,6 +23,7 @@ from pipeline.experiment import (
     Recipe,
     Spread,
     SpreadCost,
+    describe,
 )
 from pipeline.files import FileMatrix, FileRecipe
 from pipeline.functions import get_function, label_of
@@ -172,6 +173,7 @@ def matrix_experiment(
     compute: Callable[[FloatArray, Case], Mapping[str, float]],
     axes: Sequence[Axis] = (),
     seconds: Callable[[FloatArray], FloatArray] = lambda n: SVD * n**3,
+    revision: int = 1,
 ) -> Experiment:
     """Make an experiment of a function of a matrix.
 
@@ -186,6 +188,8 @@ def matrix_experiment(
         Beside function, sampling, m, n and seed; such as `RANK`.
     seconds : callable
         Predicts the seconds of `compute` on one core for an array of n.
+    revision : int
+        To be raised when `compute` is changed: a store with values of another one is refused.
 
     Returns
     -------
@@ -195,7 +199,7 @@ def matrix_experiment(
     Raises
     ------
     InputError
-        If there is no quantity.
+        If there is no quantity, or names are no identifiers or alike.
 
     Examples
     --------
@@ -218,12 +222,16 @@ def matrix_experiment(
 
     def evaluate_cost(columns: Columns, settings: FilesOnly) -> Cost:
         n = Sizes.of(columns, settings.files).n
-        return Cost(1e-5 + seconds(n), 32 * n**2)
+        try:
+            predicted = np.broadcast_to(np.asarray(seconds(n), dtype=np.float64), n.shape)
+        except Exception as error:
+            raise InputError(f"seconds: {describe(error)}; map an array of n to an array of seconds") from error
+        return Cost(1e-5 + predicted, 32 * n**2)
 
     return Experiment(
         name=compute.__name__,
         summary=summary,
-        revision=1,
+        revision=revision,
         axes=(FUNCTION, SAMPLING, DIMENSION, SIZE, *axes, SEED),
         shared=SHARED,
         quantities=(

@@ -152,7 +152,9 @@ SPECTRUM = Experiment(
             "quarter_circle",
             "(8/3π)² n, independent normal entries (Marchenko and Pastur)",
             "effective_rank",
-            lambda columns: (8 / (3 * np.pi)) ** 2 * columns["n"],
+            lambda columns: np.where(
+                columns["function"] == "white_noise", (8 / (3 * np.pi)) ** 2 * columns["n"], np.nan
+            ),
         ),
     ),
 )

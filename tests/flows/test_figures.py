@@ -210,7 +210,7 @@ def test_theory_and_slope_stand_in_the_legend_and_stretch_nothing(store, draw):
     ds = open_results(store)
     drawn = draw(declaring(ds, "{name: a, x: r}", "{name: b, x: r, theory: [embedding], slope: -2}"))
     more = legend(drawn["b"])[len(legend(drawn["a"])) :]
-    assert more == ["√(9 log(3n²)/r), times max|f| (Budzinskiy, Theorem 5.2), out of sight", "slope -2"]
+    assert more == ["√(9 log(3n²)/r) (Budzinskiy, Theorem 5.2), out of sight", "slope -2"]
     for title, panel in panels(drawn["b"]).items():
         assert panel.get_ylim() == panels(drawn["a"])[title].get_ylim()
         assert panel.get_xlim() == panels(drawn["a"])[title].get_xlim()

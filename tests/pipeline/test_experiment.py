@@ -213,10 +213,9 @@ def test_lower_bound_is_computed_once_a_rank(monkeypatch):
 
 
 def test_time_that_a_case_reports_stands_for_that_of_the_call():
-    timed = dataclasses.replace(
-        EXPERIMENT, prepare=lambda *_: None, evaluate=lambda *_: {"epsilon": 0.5, "seconds": 1000.0}
-    )
-    untimed = dataclasses.replace(timed, evaluate=lambda *_: {"epsilon": 0.5})
+    values = {"epsilon": 0.5, "lower_bound": 0.1, "max_norm": 1.0, "iterations": 3}
+    timed = dataclasses.replace(EXPERIMENT, prepare=lambda *_: None, evaluate=lambda *_: {**values, "seconds": 1000.0})
+    untimed = dataclasses.replace(timed, evaluate=lambda *_: values)
     assert 1000 <= next(timed.run([case()], options())).values["seconds"] < 1100
     assert 0 < next(untimed.run([case()], options())).values["seconds"] < 100
 

@@ -62,7 +62,7 @@ def test_its_store_opens_without_its_code_and_draws_only_with_it(module, tmp_pat
     ds = open_results(store)
     assert ds.attrs["experiment"] == "own_tails:TAIL"
     assert (median_curves(ds, "tail")["tail"] > 0).all()
-    with pytest.raises(InputError, match=f"is code of your own; add --allow-code, or set {ALLOW_CODE}=1"):
+    with pytest.raises(InputError, match=f"is code of your own; set {ALLOW_CODE}=1"):
         store_experiment(store)
     monkeypatch.setenv(ALLOW_CODE, "1")
     assert store_experiment(store).main == "tail"
@@ -107,3 +107,44 @@ def test_axes_beside_the_usual_ones_come_before_the_trial():
     found = matrix_experiment("tails", {"tail": "tail"}, lambda matrix, case: {"tail": 1.0}, [RANK])
     assert isinstance(found, Experiment)
     assert [axis.name for axis in found.axes] == ["function", "sampling", "m", "n", "r", "seed"]
+
+
+@pytest.mark.parametrize("returned", [None, "abc", np.ones(3), 1j, float("nan")])
+def test_what_is_no_number_fails_its_cell_alone(returned):
+    experiment = matrix_experiment(
+        "bad", {"value": "value"}, lambda matrix, case: {"value": returned if case["seed"] else 1.0}
+    )
+    sweep = parse_sweep(SPEC.replace('"own_tails:TAIL"', "approximation").replace("seeds", "method: [svd], seeds"))
+    cases = [sweep.case(cell) for cell in np.argwhere(sweep.wanted)[:2]]
+    good, bad = experiment.run(cases, experiment.settings())
+    assert good.values["value"] == 1.0
+    assert bad.values is None
+    assert "\n" not in bad.message
+
+
+def test_a_value_that_is_left_out_fails_its_cell():
+    experiment = matrix_experiment("bad", {"value": "value", "other": "other"}, lambda matrix, case: {"value": 1.0})
+    sweep = parse_sweep(SPEC.replace('"own_tails:TAIL"', "approximation").replace("seeds", "method: [svd], seeds"))
+    (outcome, *_) = experiment.run([sweep.case(np.argwhere(sweep.wanted)[0])], experiment.settings())
+    assert outcome.message == "other is missing among the values; return every quantity"
+
+
+@pytest.mark.parametrize("name", ["seconds", "status", "message", "n", "", "a/b", "a b"])
+def test_names_that_cannot_be_arrays_of_their_own_are_refused(name):
+    with pytest.raises(InputError, match=r"name: .* will not do"):
+        matrix_experiment("bad", {name: "value"}, lambda matrix, case: {name: 1.0})
+
+
+def test_an_axis_that_is_there_already_is_refused():
+    with pytest.raises(InputError, match="'r' will not do"):
+        matrix_experiment("bad", {"value": "value"}, lambda matrix, case: {"value": 1.0}, [RANK, RANK])
+
+
+@pytest.mark.parametrize("seconds", [lambda n: "long", lambda n: 1 / 0, lambda n: np.ones(7)])
+def test_a_prediction_that_is_none_is_refused_and_a_constant_is_taken(seconds):
+    columns = {"function": np.array(["gaussian"] * 2), "n": np.array([10, 20]), "m": np.array([1, 1])}
+    wrong = matrix_experiment("bad", {"value": "value"}, lambda matrix, case: {"value": 1.0}, seconds=seconds)
+    with pytest.raises(InputError, match=r"seconds: .*map an array of n"):
+        wrong.evaluate_cost(columns, wrong.settings())
+    right = matrix_experiment("good", {"value": "value"}, lambda matrix, case: {"value": 1.0}, seconds=lambda n: 2.0)
+    assert right.evaluate_cost(columns, right.settings()).seconds.shape == (2,)
