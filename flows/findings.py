@@ -11,7 +11,7 @@ import xarray as xr
 
 from flows.report import Finding
 from pipeline.experiment import Expectation, Experiment, Label, Theory
-from pipeline.fits import Fit, compare_growth, flatness, log_growth, power_law
+from pipeline.fits import Fit, compare_growth, flatness, power_law
 from storage import Status
 from storage.curves import TRIALS, median_curves
 
@@ -72,8 +72,9 @@ def _curves(
     values = ds[name].isel(first).transpose(*others, TRIALS, axis)
     status = ds["status"].isel(first).transpose(*others, TRIALS, axis).values
     array, ready, wanted, labels = values.values, status == Status.DONE, status != Status.SKIPPED, ds[axis].values
-    for index in product(*(range(ds.sizes[each]) for each in others)):
-        held: dict[str, Label] = {each: ds[each].values.tolist()[i] for each, i in zip(others, index, strict=True)}
+    names = [ds[each].values.tolist() for each in others]
+    for index in product(*(range(len(each)) for each in names)):
+        held: dict[str, Label] = {axis: each[i] for axis, each, i in zip(others, names, index, strict=True)}
         inside = _within(expectation, held, labels)
         positive = np.where(ready[index], array[index], 0) > 0
         trials = wanted[index][:, inside].any(axis=1)
@@ -99,13 +100,12 @@ def _fitted(
         text = f"largest median of {name} over {axis}, divided by the smallest"
         yield Finding("Fits", text, flat.ratio, None, expectation.expected, span)
         return
-    fit = power_law(x, values)
+    compared = compare_growth(x, values) if expectation.kind == "growth" and x[0] > 1 else None
+    fit = compared.power if compared else power_law(x, values)
     yield Finding("Fits", f"power of {axis} in {name}", *_quoted(fit), expectation.expected, span)
-    if expectation.kind == "growth" and x[0] > 1:
-        logarithmic = log_growth(x, values)
-        best = compare_growth(x, values).best
-        said = f"best described: {best}" if best else "too few to tell which describes it best"
-        yield Finding("Fits", f"power of log {axis} in {name}", *_quoted(logarithmic), said, span)
+    if compared:
+        said = f"best described: {compared.best}" if compared.best else "too few to tell which describes it best"
+        yield Finding("Fits", f"power of log {axis} in {name}", *_quoted(compared.logarithmic), said, span)
 
 
 def _quoted(fit: Fit) -> tuple[float, tuple[float, float] | None]:

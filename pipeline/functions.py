@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -307,18 +308,24 @@ def get_function(name: str) -> GeneratingFunction:
     module_name, colon, attribute = name.partition(":")
     if not colon:
         raise _unknown(name)
-    try:
-        entries = getattr(importlib.import_module(module_name), attribute)
-    except (Exception, SystemExit) as error:
-        raise InputError(
-            f"function: {shown(name)} cannot be imported ({type(error).__name__}: {one_line(error)}); "
-            f"put {one_line(module_name, 80)}.py beside the spec, in the working directory or on PYTHONPATH"
-        ) from error
+    entries = imported("function", name)
     if not callable(entries):
         raise InputError(f"function: {shown(name)} is a {type(entries).__name__}; name a function f(X, Y)")
     order = _order(entries)
     arguments = ", ".join(["X", "Y", "Z"][:order] if order <= 3 else [f"X{k + 1}" for k in range(order)])
     return GeneratingFunction(name, f"{attribute}({arguments})", module_name, entries, symmetric=False, order=order)
+
+
+def imported(field: str, name: str) -> Any:
+    """Import ``module:name``, which runs the module's code; InputError naming the field if that fails."""
+    module, _, attribute = name.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (Exception, SystemExit) as error:
+        raise InputError(
+            f"{field}: {shown(name)} cannot be imported ({type(error).__name__}: {one_line(error)}); "
+            f"put {one_line(module, 80)}.py beside the spec, in the working directory or on PYTHONPATH"
+        ) from error
 
 
 def _unknown(name: str) -> InputError:

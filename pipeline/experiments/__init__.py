@@ -1,16 +1,16 @@
 """The experiments, by name: those of this package, and a user's own."""
 
-import importlib
 import os
 from dataclasses import replace
 
-from pipeline.errors import InputError, one_line, shown
+from pipeline.errors import InputError, shown
 from pipeline.experiment import Experiment
 from pipeline.experiments.approximation import APPROXIMATION
 from pipeline.experiments.attention import ATTENTION
 from pipeline.experiments.diagnostics import DIAGNOSTICS
 from pipeline.experiments.epsilon_rank import EPSILON_RANK
 from pipeline.experiments.spectrum import SPECTRUM
+from pipeline.functions import imported
 
 ALLOW_CODE = "EPSWEEP_ALLOW_CODE"
 EXPERIMENTS: dict[str, Experiment] = {
@@ -46,14 +46,7 @@ def get_experiment(name: object, *, allow_code: bool) -> Experiment:
         raise InputError(
             f"experiment: {shown(name)} is code of your own; add --allow-code, or set {ALLOW_CODE}=1, if you trust it"
         )
-    module, _, attribute = name.partition(":")
-    try:
-        found = getattr(importlib.import_module(module), attribute)
-    except (Exception, SystemExit) as error:
-        raise InputError(
-            f"experiment: {shown(name)} cannot be imported ({type(error).__name__}: {one_line(error)}); "
-            f"put {one_line(module, 80)}.py beside the spec, in the working directory or on PYTHONPATH"
-        ) from error
+    found = imported("experiment", name)
     if not isinstance(found, Experiment):
         raise InputError(f"experiment: {shown(name)} is a {type(found).__name__}; make it with matrix_experiment")
     return replace(found, name=name)
