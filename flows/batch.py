@@ -54,6 +54,8 @@ class Computed:
 def compute_batch(label: str, payload: str) -> "Computed | State[None]":
     """Compute the cases of a batch on one core, as many as can be done in the time of a batch but at least one.
 
+    What cases share is computed anew where the others go on: they stop only once they took as long as that.
+
     Parameters
     ----------
     label : str
@@ -68,16 +70,21 @@ def compute_batch(label: str, payload: str) -> "Computed | State[None]":
     """
     logging.raiseExceptions = False  # a Prefect server that is away is told of by the flow, not by every worker
     experiment, cases, settings = _unpacked(payload)
-    outcomes = []
-    started = monotonic()
+    outcomes: list[Outcome] = []
+    started = now = first = monotonic()
+    shared, preparation = None, 0.0
     limit_threads(get_ident(), len(sys.modules))
-    for outcome in experiment.run(cases, settings):
+    for case, outcome in zip(cases, experiment.run(cases, settings), strict=True):
         outcomes.append(outcome)
+        before, now = now, monotonic()
+        if (shares := experiment.shared_labels(case)) != shared:
+            shared, preparation, first = shares, now - before, now
         if _given_up():
             return Cancelled(message="the flow was stopped")
-        if monotonic() > started + BATCH_SECONDS:
+        ends = all(experiment.shared_labels(other) != shared for other in cases[len(outcomes) :][:1])
+        if now > started + BATCH_SECONDS and (ends or now - first >= preparation):
             break
-    return Computed(outcomes, _worker_address(), monotonic() - started)
+    return Computed(outcomes, _worker_address(), now - started)
 
 
 @task(name="spread", task_run_name="{label}", cache_policy=NO_CACHE, persist_result=False)

@@ -48,7 +48,7 @@ def findings(ds: xr.Dataset, experiment: Experiment) -> list[Finding]:
 def _bounds(ds: xr.Dataset, experiment: Experiment, bound: Theory) -> Iterator[Finding]:
     """What a theorem says of each complete median that it applies to, the largest medians first."""
     medians = median_curves(ds, bound.quantity)[bound.quantity]
-    quantity = next(each for each in experiment.quantities if each.name == bound.quantity)
+    quantity = experiment.quantity(bound.quantity)
     medians = medians.isel(dict.fromkeys(quantity.along, 0))
     labels = np.meshgrid(*(medians[axis].values for axis in medians.dims), indexing="ij")
     columns = {str(axis): each.ravel() for axis, each in zip(medians.dims, labels, strict=True)}
@@ -66,7 +66,7 @@ def _curves(
 ) -> Iterator[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], str]]:
     """Labels, values of shape (trials, labels), and a description of each curve along an axis."""
     axis, name = expectation.axis, expectation.quantity
-    quantity = next(each for each in experiment.quantities if each.name == name)
+    quantity = experiment.quantity(name)
     others = [each.name for each in experiment.axes if each.name not in (axis, TRIALS, *quantity.along)]
     first = dict.fromkeys(quantity.along, 0)
     values = ds[name].isel(first).transpose(*others, TRIALS, axis)

@@ -302,6 +302,14 @@ class Experiment:
                         f"{field}: {shown(name)} will not do; take letters and digits, no two alike, not {reserved}"
                     )
 
+    def quantity(self, name: str) -> Quantity:
+        """The quantity of a name."""
+        return next(quantity for quantity in self.quantities if quantity.name == name)
+
+    def shared_labels(self, case: Case) -> tuple[Label, ...]:
+        """Labels of the axes that fix what is prepared once for many cases."""
+        return tuple(case[axis] for axis in self.shared)
+
     def run(self, cases: Sequence[Case], settings: BaseModel, spread: Spread | None = None) -> Iterator[Outcome]:
         """Compute cases in order; neighbours that share a matrix share its preparation.
 
@@ -314,7 +322,7 @@ class Experiment:
         spread : callable, optional
             Who makes the passes over a matrix that is too large to be held.
         """
-        for _, group in groupby(cases, key=lambda case: tuple(case[axis] for axis in self.shared)):
+        for _, group in groupby(cases, key=self.shared_labels):
             members = list(group)
             started = perf_counter()
             try:

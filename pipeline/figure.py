@@ -1,12 +1,13 @@
 """A figure that a specification declares: what stands on which axis, in which lines and panels."""
 
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipeline.errors import InputError
-from pipeline.experiment import Experiment, Label
+from pipeline.errors import InputError, shown
+from pipeline.experiment import Experiment
+from pipeline.predicates import Predicate
 
 Scale = Literal["log", "linear"]
 
@@ -28,6 +29,8 @@ class Figure(BaseModel):
         Axes whose labels are panels, or the other axes of names that are not held.
     at : mapping
         Labels at which other axes are held, those not named in the middle.
+    where : str
+        Which points are drawn, such as ``m * m == n``; an axis that only it names follows the abscissa.
     statistic : {"median", "max"}
         Of the trials.
     x_scale, y_scale : {"log", "linear"}
@@ -46,7 +49,8 @@ class Figure(BaseModel):
     y: str = ""
     lines: str = ""
     panels: list[str] | None = None
-    at: dict[str, Label] = {}
+    at: dict[str, Any] = {}
+    where: str = ""
     statistic: Literal["median", "max"] = "median"
     x_scale: Scale = "log"
     y_scale: Scale = "log"
@@ -77,9 +81,38 @@ class Figure(BaseModel):
         panels = rest if self.panels is None else self.panels
         _require("panels", panels, numbers + names)
         _require("at", self.at, numbers + names)
+        for axis, label in self.at.items():
+            if type(label) not in (str, int, float):
+                raise InputError(
+                    f"at.{axis}: {shown(label)} is not one label; write the number or name, such as n: 100"
+                )
         _require("theory", self.theory, [bound.name for bound in experiment.theory if bound.quantity == y])
+        if twice := [name for name in self.theory if self.theory.count(name) > 1]:
+            raise InputError(f"theory: {twice[0]!r} is listed twice; name each bound once")
         _require_once({"x": [self.x], "lines": [lines], "panels": panels, "at": list(self.at)}, names)
-        return self.model_copy(update={"y": y, "lines": lines, "panels": panels})
+        figure = self.model_copy(update={"y": y, "lines": lines, "panels": panels})
+        try:
+            figure.predicate(experiment)
+        except InputError as error:
+            raise InputError(f"where: {error}") from error
+        return figure
+
+    def predicate(self, experiment: Experiment) -> Predicate | None:
+        """`where` of a complete figure, ready to be evaluated.
+
+        Raises
+        ------
+        InputError
+            If it is not an expression of the axes.
+        """
+        kinds = {axis.name: axis.kind for axis in experiment.axes if axis.key != "seeds"}
+        return Predicate(self.where, kinds) if self.where else None
+
+    def followers(self, experiment: Experiment) -> list[str]:
+        """Axes that only `where` of a complete figure names."""
+        predicate = self.predicate(experiment)
+        placed = {self.x, self.lines, *(self.panels or ()), *self.at}
+        return [each.name for each in experiment.axes if predicate and each.name in predicate.names - placed]
 
 
 def _require(field: str, names: Iterable[str], known: list[str]) -> None:

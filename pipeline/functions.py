@@ -278,6 +278,22 @@ def label_of(name: str, parameters: Mapping[str, object]) -> str:
     return f"{name}({','.join(said)})" if said else name
 
 
+def built_in(label: str) -> tuple[str, dict[str, int | float]] | None:
+    """Name and parameters, those left out included, of a built-in function; None for any other label.
+
+    Examples
+    --------
+    >>> built_in("gaussian(scale=2)")
+    ('gaussian', {'scale': 2})
+    """
+    parts = _WITH_PARAMETERS.fullmatch(label)
+    name = parts["name"] if parts else label
+    if name not in BUILT_IN:
+        return None
+    given = _parameters(label, parts["parameters"]) if parts else {}
+    return name, {key: each.default for key, each in BUILT_IN[name].parameters.items()} | given
+
+
 def get_function(name: str) -> GeneratingFunction:
     """Look up a built-in function, or import a user's own given as ``module:name``.
 

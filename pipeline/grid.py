@@ -217,6 +217,8 @@ def parse_sweep(text: str, *, allow_code: bool = False, folder: Path = Path()) -
             if label not in labels[axis]:
                 have = one_line(", ".join(map(str, labels[axis])), 80)
                 raise InputError(f"figures[{position}].at.{axis}: {shown(label)} is not in the grid; it has {have}")
+        if (predicate := figure.predicate(experiment)) and not (wanted & predicate(_columns(labels))).any():
+            raise InputError(f"figures[{position}].where: {shown(figure.where)} leaves no cell; loosen it")
     return Sweep(spec.name, experiment, settings, labels, wanted, figures, text)
 
 
@@ -506,7 +508,7 @@ def _grid(blocks: Sequence[Any], experiment: Experiment, settings: BaseModel) ->
     wanted = np.zeros([len(values) for values in labels.values()], dtype=bool)
     for position, block in enumerate(blocks):
         chosen = {axis.name: getattr(block, axis.key) for axis in experiment.axes}
-        columns = dict(zip(chosen, np.ix_(*(np.array(values) for values in chosen.values())), strict=True))
+        columns = _columns(chosen)
         shape = [len(values) for values in chosen.values()]
         cells = np.broadcast_to(True if block.where is None else block.where(columns), shape)
         if not cells.any():
@@ -515,6 +517,11 @@ def _grid(blocks: Sequence[Any], experiment: Experiment, settings: BaseModel) ->
         where = np.ix_(*(positions(labels[axis], values) for axis, values in chosen.items()))
         wanted[where] |= cells
     return labels, wanted
+
+
+def _columns(labels: Mapping[str, Sequence[Label]]) -> dict[str, npt.NDArray[Any]]:
+    """Labels of each axis along a dimension of its own."""
+    return dict(zip(labels, np.ix_(*(np.array(values) for values in labels.values())), strict=True))
 
 
 def positions(labels: Sequence[Label], chosen: Sequence[Label]) -> list[int]:

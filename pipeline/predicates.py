@@ -83,6 +83,11 @@ class Predicate:
         with np.errstate(all="ignore"):
             return np.asarray(self._value(self._tree, columns), dtype=bool)
 
+    @property
+    def names(self) -> set[str]:
+        """The names that it uses."""
+        return {node.id for node in ast.walk(self._tree) if isinstance(node, ast.Name) and node.id in self._kinds}
+
     def _help(self) -> str:
         return f"{_HELP} {', '.join(self._kinds)}"
 

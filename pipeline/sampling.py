@@ -25,10 +25,13 @@ _DOMAINS: dict[Domain, tuple[int, str]] = {  # with the key of its streams
     "gaussian": (3, "standard normal coordinates"),
     "cube": (4, "uniform in the unit cube [0, 1]^m"),
 }
-_PURPOSE_KEYS = {"direction": 1, "radius": 2, "start": 3, "sketch": 4, "embedding": 5}
+_PURPOSE_KEYS = {"direction": 1, "radius": 2, "start": 3, "sketch": 4, "embedding": 5, "reflection": 6}
 
 
-def stream(purpose: Literal["direction", "radius", "start", "sketch", "embedding"], *key: int) -> np.random.Generator:
+Purpose = Literal["direction", "radius", "start", "sketch", "embedding", "reflection"]
+
+
+def stream(purpose: Purpose, *key: int) -> np.random.Generator:
     """Return the Philox generator that belongs to a purpose and a tuple of non-negative integers."""
     sequence = np.random.SeedSequence([_STREAM_VERSION, _PURPOSE_KEYS[purpose], *key])
     return np.random.Generator(np.random.Philox(sequence))

@@ -12,20 +12,21 @@ Udell and Townsend, "Why are big data matrices approximately low rank?".
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import scipy.optimize
 import scipy.special
 
+from pipeline import checked
 from pipeline.arrays import FloatArray
+from pipeline.checked import Numbers
 from pipeline.errors import InputError, shown
-from pipeline.functions import BUILT_IN
+from pipeline.functions import built_in
+from pipeline.growth import Domain, Growth, Theorem, constants
 
-Numbers: TypeAlias = npt.ArrayLike
 RankOf: TypeAlias = Callable[[FloatArray], FloatArray]
-Theorem = Literal["Example 1.2", "Theorem 3.8", "Theorem 4.5", "Corollary 4.8", "Theorem 6.5"]
 
 _OVERFLOWING = 514  # n choose k overflows for any larger k ≤ n/2
 _LARGEST_DIMENSION = 143  # beyond it m^m overflows
@@ -34,61 +35,6 @@ _GROUPS = 4000  # of terms in the series of Lemma 4.3; where the sum is finite, 
 _MORE_TERMS = 40  # beyond these e^−t is lost in rounding
 _LARGEST_SIZE = 2.0**1000
 _TINY = float(np.finfo(np.float64).tiny)
-
-
-def _tolerance(values: Numbers) -> FloatArray:
-    return _numbers("epsilon", values, lambda e: (e > 0) & (e < 1), "give a number strictly between 0 and 1")
-
-
-def _positive(field: str, values: Numbers) -> FloatArray:
-    return _numbers(field, values, lambda v: (v > 0) & np.isfinite(v), "give a positive finite number")
-
-
-def _norms(field: str, values: Numbers) -> FloatArray:
-    return _numbers(field, values, lambda v: v >= 0, "give a number of at least 0")
-
-
-def _whole(field: str, values: Numbers, least: int = 1) -> FloatArray:
-    remedy = f"give a whole number of at least {least}"
-    return _numbers(field, values, lambda v: (v >= least) & np.isfinite(v) & (v == np.floor(v)), remedy)
-
-
-def _numbers(
-    field: str, values: Numbers, valid: Callable[[FloatArray], npt.NDArray[np.bool_]], remedy: str
-) -> FloatArray:
-    """Numbers as float64, or one line that shows the first that is wrong."""
-    try:
-        numbers = np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError, OverflowError):
-        raise InputError(f"{field}: {shown(values)} is not a number; {remedy}") from None
-    if (wrong := ~valid(numbers)).any():
-        raise InputError(f"{field}: {float(numbers[wrong][0])} is out of range; {remedy}")
-    return numbers
-
-
-@dataclass(frozen=True)
-class Growth:
-    """How fast derivatives grow: sup|h⁽ˢ⁾| ≤ C Mˢ ‖f‖, and sup|∂^γ f| likewise for partial derivatives in y, |γ| = s.
-
-    Where it holds for every s the function is entire and of exponential type: few are.
-
-    Attributes
-    ----------
-    factor : array_like of float
-        C, in units of ‖f‖. (Assumption 3.5 of Budzinskiy absorbs the norm: its C is this times ‖f‖.)
-    rate : array_like of float
-        M.
-    order : float
-        Largest s for which it holds; no more terms of a Taylor series may be used (Budzinskiy, Remark 3.4).
-    """
-
-    factor: FloatArray | float
-    rate: FloatArray | float
-    order: float = math.inf
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "factor", _positive("factor", self.factor))
-        object.__setattr__(self, "rate", _positive("rate", self.rate))
 
 
 def embedding_rank(n1: Numbers, n2: Numbers, epsilon: Numbers) -> FloatArray:
@@ -115,7 +61,22 @@ def embedding_rank(n1: Numbers, n2: Numbers, epsilon: Numbers) -> FloatArray:
     >>> embedding_rank([10**5, 10**7, 10**9], [10**5, 10**7, 10**9], 0.1)
     array([21713., 30002., 38291.])
     """
-    return _over_square(9 * (math.log(3) + np.log(_whole("n1", n1)) + np.log(_whole("n2", n2))), epsilon)
+    return _over_square(9 * _logarithm(n1, n2), epsilon)
+
+
+def embedding_error(n1: Numbers, n2: Numbers, rank: Numbers) -> FloatArray:
+    """Least ε for which `embedding_rank` is at most a rank; NaN where there is none below 1.
+
+    Parameters and errors are those of `embedding_rank`.
+    """
+    error = np.sqrt(9 * _logarithm(n1, n2) / checked.whole("rank", rank))
+    return np.where(error < 1, error, np.nan)
+
+
+def _logarithm(n1: Numbers, n2: Numbers) -> FloatArray:
+    """log(3 n1 n2)."""
+    logarithm: FloatArray = math.log(3) + np.log(checked.whole("n1", n1)) + np.log(checked.whole("n2", n2))
+    return logarithm
 
 
 def kernel_rank(n1: Numbers, n2: Numbers, epsilon: Numbers) -> FloatArray:
@@ -132,8 +93,10 @@ def tensor_embedding_rank(shape: Sequence[Numbers], epsilon: Numbers, constant: 
     Budzinskiy, Theorem 6.1, equation (6.2). `shape` are the d sizes. `constant` is c_d, of which the text knows no
     value: "the provable estimates of c_d grow at least as d^d". Other parameters and errors as in `embedding_rank`.
     """
-    sizes = [np.log(_whole(f"n{k + 1}", size)) for k, size in enumerate(shape)]
-    return _over_square(_positive("constant", constant) * (math.log(2 * math.e) + sum(sizes)), epsilon)
+    if not isinstance(shape, Sequence | np.ndarray) or len(shape) < 2:
+        raise InputError(f"shape: {shown(shape)} is not a list of two sizes or more; give one for each mode")
+    sizes = [np.log(checked.whole(f"n{k + 1}", size)) for k, size in enumerate(shape)]
+    return _over_square(checked.positive("constant", constant) * (math.log(2 * math.e) + sum(sizes)), epsilon)
 
 
 def spectral_norm_rank(n: Numbers, epsilon: Numbers) -> FloatArray:
@@ -141,7 +104,7 @@ def spectral_norm_rank(n: Numbers, epsilon: Numbers) -> FloatArray:
 
     Udell and Townsend, Theorem 1.0. Parameters and errors are those of `embedding_rank`.
     """
-    return _over_square(72 * np.log1p(2 * _whole("n", n)), epsilon)
+    return _over_square(72 * np.log1p(2 * checked.whole("n", n)), epsilon)
 
 
 def analytical_rank(epsilon: Numbers, m: Numbers, growth: Growth) -> FloatArray:
@@ -165,7 +128,7 @@ def analytical_rank(epsilon: Numbers, m: Numbers, growth: Growth) -> FloatArray:
     InputError
         If a number is out of range.
     """
-    epsilon, m, (factor, rate) = _tolerance(epsilon), _whole("m", m), _in_ball(growth)
+    epsilon, m, (factor, rate) = checked.tolerance(epsilon), checked.whole("m", m), _in_ball(growth)
     terms = np.ceil(np.maximum(np.log(factor / epsilon), math.e**2 * m * rate))
     return _binomial(m + terms - 1, m)
 
@@ -176,8 +139,8 @@ def taylor_factorization_rank(epsilon: Numbers, m: Numbers, growth: Growth, radi
     Udell and Townsend, Lemma 4.3; Budzinskiy, Lemma 2.2. They state K ≤ max(…) + 1, the proof takes any K ≥ max(…).
     Other parameters and errors are those of `analytical_rank`.
     """
-    epsilon, m, (factor, rate) = _tolerance(epsilon), _whole("m", m), _in_ball(growth)
-    terms = np.ceil(np.maximum(2 * math.e * m * _positive("radius", radius) * rate, np.log2(factor / epsilon)))
+    epsilon, m, (factor, rate) = checked.tolerance(epsilon), checked.whole("m", m), _in_ball(growth)
+    terms = np.ceil(np.maximum(2 * math.e * m * checked.positive("radius", radius) * rate, np.log2(factor / epsilon)))
     with np.errstate(over="ignore"):
         rank: FloatArray = (terms + 1) * m**terms
     return rank
@@ -189,9 +152,9 @@ def latent_constants(m: Numbers, growth: Growth, radius: Numbers = 1.0) -> tuple
     C_u = C² Σ_s (m + s)^m M^{2s}/⌊s/m⌋! and C_v = Σ_s (m + s)^m R^{2s}/s! (Udell and Townsend, proof of Lemma 4.3), so
     C_u > C² m^m and C_v > m^m. Other parameters and errors are those of `analytical_rank`.
     """
-    m, (factor, rate) = _whole("m", m), _in_ball(growth)
+    m, (factor, rate) = checked.whole("m", m), _in_ball(growth)
     with np.errstate(over="ignore"):
-        return factor**2 * _series(m, rate, m), _series(m, _positive("radius", radius), 1.0)
+        return factor**2 * _series(m, rate, m), _series(m, checked.positive("radius", radius), 1.0)
 
 
 def latent_variable_rank(n1: Numbers, n2: Numbers, epsilon: Numbers, c_u: Numbers, c_v: Numbers) -> FloatArray:
@@ -199,8 +162,8 @@ def latent_variable_rank(n1: Numbers, n2: Numbers, epsilon: Numbers, c_u: Number
 
     Udell and Townsend, Theorem 4.2; Budzinskiy, Theorem 2.1. Other parameters and errors as in `embedding_rank`.
     """
-    epsilon, norms = _tolerance(epsilon), _norms("c_u", c_u) + _norms("c_v", c_v) + 1
-    logarithm: FloatArray = np.log1p(_whole("n1", n1) + _whole("n2", n2))
+    epsilon, norms = checked.tolerance(epsilon), checked.norms("c_u", c_u) + checked.norms("c_v", c_v) + 1
+    logarithm: FloatArray = np.log1p(checked.whole("n1", n1) + checked.whole("n2", n2))
     with np.errstate(over="ignore"):
         return np.ceil(8 * logarithm * (1 + 2 * norms / epsilon) ** 2)
 
@@ -210,14 +173,14 @@ def taylor_embedding_error(epsilon: Numbers, m: Numbers, growth: Growth) -> Floa
 
     Budzinskiy, Theorem A.1. Parameters and errors are those of `analytical_rank`.
     """
-    m, (factor, rate) = _whole("m", m), _in_ball(growth)
+    m, (factor, rate) = checked.whole("m", m), _in_ball(growth)
     with np.errstate(over="ignore"):
-        return _tolerance(epsilon) * factor * np.exp(m * (1 + rate**2) / 2)
+        return checked.tolerance(epsilon) * factor * np.exp(m * (1 + rate**2) / 2)
 
 
 def taylor_embedding_rank(n1: Numbers, n2: Numbers, epsilon: Numbers, m: Numbers, growth: Growth) -> FloatArray:
     """Rank ⌈9 log(3 n1 n2) C² e^{m(1 + M²)}/ε²⌉ for an error of ε‖f‖ (Budzinskiy, Theorem A.1, section B.2)."""
-    epsilon = _tolerance(epsilon)
+    epsilon = checked.tolerance(epsilon)
     return embedding_rank(n1, n2, np.maximum(epsilon / (taylor_embedding_error(epsilon, m, growth) / epsilon), _TINY))
 
 
@@ -227,9 +190,9 @@ def hadamard_power_rank(rank: Numbers, t: Numbers, p: int) -> FloatArray:
     R(0, 0) = 1, R(t, 0) = r and R(t, p) = 1 + Σ_{s=1..t} R(s, p − 1): (t+p−1 choose p−1) + r (t+p−1 choose p).
     `rank` is r, that of `embedding_rank`; t and p are whole and at least 0.
     """
-    t, p = _whole("t", t, 0), int(_whole("p", p, 0))
+    t, rank, p = checked.whole("t", t, 0), checked.norms("rank", rank), checked.one_whole("p", p, 0)
     with np.errstate(over="ignore", invalid="ignore"):
-        sums = scipy.special.binom(t + p - 1, p - 1) + np.asarray(rank) * scipy.special.binom(t + p - 1, p)
+        sums = scipy.special.binom(t + p - 1, p - 1) + rank * scipy.special.binom(t + p - 1, p)
     return np.where(t > 0, sums, 1.0)
 
 
@@ -260,11 +223,11 @@ class TaylorBound:
 
     def rank(self, rank: Numbers, t: Numbers) -> FloatArray:
         """Rank with t terms, from r."""
-        return hadamard_power_rank(rank, _whole("t", t) - 1, self.depth)
+        return hadamard_power_rank(rank, checked.whole("t", t) - 1, self.depth)
 
     def error(self, epsilon: Numbers, t: Numbers, growth: Growth) -> FloatArray:
         """Error with t terms; InputError if t is below `terms` or beyond the order of `growth`."""
-        epsilon, t, least = _tolerance(epsilon), _whole("t", t), self.terms(growth)
+        epsilon, t, least = checked.tolerance(epsilon), checked.whole("t", t), self.terms(growth)
         if np.any((t < least) | (t > growth.order)):
             raise InputError(f"t: {shown(t.tolist())} is out of range; give {np.max(least):.0f} to {growth.order:g}")
         with np.errstate(over="ignore"):
@@ -275,7 +238,7 @@ class TaylorBound:
 
         `embedding` maps ε to r, such as ``lambda epsilon: embedding_rank(n1, n2, epsilon)``.
         """
-        relative = _positive("error", error) / growth.factor
+        relative = np.maximum(checked.positive("error", error) / growth.factor, _TINY)
         first = np.maximum(self.terms(growth), np.floor(-np.log(relative)) + 1)
         best: FloatArray = np.array(np.inf)
         with np.errstate(over="ignore"):
@@ -291,14 +254,14 @@ class TaylorBound:
         It is a polynomial of degree below t in the m products x_a y_a and, for distances, in ‖x‖² and ‖y‖² (Budzinskiy,
         section 4, with ρ = t − 1).
         """
-        variables = _whole("m", m) + (2 if self.depth > 1 else 0)
-        t = np.maximum(self.terms(growth), np.ceil(-np.log(_positive("error", error) / growth.factor)))
+        variables = checked.whole("m", m) + (2 if self.depth > 1 else 0)
+        t = np.maximum(self.terms(growth), np.ceil(-np.log(checked.positive("error", error) / growth.factor)))
         return np.where(t <= growth.order, _binomial(variables + t - 1, variables), np.inf)
 
 
 def inner_product_bound(norm: float = 1.0, radius: float = 1.0) -> TaylorBound:
     """For f = h(xᵀ W y), ‖W‖₂ = `norm`, ‖x‖, ‖y‖ ≤ R; h on [−‖W‖R², ‖W‖R²] (Budzinskiy, Theorem 3.8)."""
-    square = float(_positive("norm", norm) * _positive("radius", radius) ** 2)
+    square = checked.one_positive("norm", norm) * checked.one_positive("radius", radius) ** 2
     return TaylorBound(reach=square, spread=square, depth=1)
 
 
@@ -308,15 +271,19 @@ def distance_bound(norm: float = 1.0, radius: float = 1.0) -> TaylorBound:
     return TaylorBound(reach=4 * square, spread=4 * square, depth=3)
 
 
-def localized_distance_bound(width: float = 4.0, norm: float = 1.0, radius: float = 1.0) -> TaylorBound:
-    """For the same; h on the interval, of length `width`, of the squared distances (Budzinskiy, Corollary 4.8)."""
+def localized_distance_bound(width: float | None = None, norm: float = 1.0, radius: float = 1.0) -> TaylorBound:
+    """For the same; h on the interval, of length `width`, of the squared distances (Budzinskiy, Corollary 4.8).
+
+    Where nothing is known of the points they may lie anywhere from 0 to 4‖W‖R².
+    """
     square = inner_product_bound(norm, radius).spread
-    return TaylorBound(reach=float(_positive("width", width)) / 2, spread=8 * square, depth=4)
+    reach = 2 * square if width is None else checked.one_positive("width", width) / 2
+    return TaylorBound(reach=reach, spread=8 * square, depth=4)
 
 
 def multilinear_bound(d: int, radius: float = 1.0) -> TaylorBound:
     """For f = h(<x, y, z, …>) of d points and TT ranks; h on [−R^d, R^d] (Budzinskiy, Theorem 6.5)."""
-    power = float(_positive("radius", radius) ** _whole("d", d))
+    power = checked.one_positive("radius", radius) ** checked.one_whole("d", d)
     return TaylorBound(reach=power, spread=power, depth=1)
 
 
@@ -326,71 +293,61 @@ BUILT_IN_BOUNDS: dict[Theorem, TaylorBound] = {  # in the unit ball, W = I
     "Corollary 4.8": localized_distance_bound(),
     "Theorem 6.5": multilinear_bound(3),
 }
-POSITIVE_DEFINITE = frozenset({"exponential", "gaussian", "cauchy"})
-"""The built-in functions for which `kernel_rank` holds (Budzinskiy, section 5)."""
+_KERNELS = frozenset({"exponential", "gaussian", "cauchy"})
+_SEMIDEFINITE = frozenset({"inner_product", "identity", "square", "cube", "attention"})
 
 
-def _hermite(order: int) -> Growth:
-    """exp(−d²): |h⁽ˢ⁾| = |H_s| h ≤ √(2ˢ s!) (Cramér; Indritz, 1961), at most Mˢ for s ≤ t if M = √2 (t!)^{1/2t}."""
-    return Growth(1.0, math.sqrt(2) * math.exp(math.lgamma(order + 1) / (2 * order)), order)
+def is_kernel(label: str) -> bool:
+    """Whether `kernel_rank` holds for a function, whatever its scale (Budzinskiy, section 5)."""
+    known = built_in(label)
+    return known is not None and known[0] in _KERNELS
 
 
-# exponential has none: it is not analytic at x = y, nor is exp(−√d) at d = 0. Nor has cauchy: the derivatives of
-# 1/(1 + d) grow as s!, and it has a pole in [−4, 4]. gaussian and quartic_gaussian have none for Example 1.2: at x = y
-# their partial derivatives of even order s grow as s!/(s/2)! and s!/(s/4)!.
-_CONSTANTS: dict[tuple[str, str], Callable[[FloatArray], Growth]] = {
-    # the partial derivatives of x·y are x_a and 0, ‖f‖ = 1; so are those of h(z) = z on [−1, 1]
-    ("inner_product", "Example 1.2"): lambda m: Growth(1.0, 1.0),
-    ("inner_product", "Theorem 3.8"): lambda m: Growth(1.0, 1.0),
-    # f = exp(√m x·y): ∂^γ f = (√m)^|γ| x^γ f, |x^γ| ≤ 1; h(z) = exp(√m z) ≤ ‖f‖ = e^√m on [−1, 1]
-    ("attention", "Example 1.2"): lambda m: Growth(1.0, np.sqrt(m)),
-    ("attention", "Theorem 3.8"): lambda m: Growth(1.0, np.sqrt(m)),
-    # exp(−‖x‖²) and exp(−‖y‖²) are of rank one and at most 1 (section 4), h(z) = exp(2z) ≤ e² on [−1, 1]
-    ("gaussian", "Theorem 3.8"): lambda m: Growth(math.e**2, 2.0),
-    # h(d) = exp(−d) is at most e⁴ on [−4, 4] and 1 on [0, 4]
-    ("gaussian", "Theorem 4.5"): lambda m: Growth(math.e**4, 1.0),
-    ("gaussian", "Corollary 4.8"): lambda m: Growth(1.0, 1.0),
-    # t is the smallest order that is at least e² M a, a = 4 and 2
-    ("quartic_gaussian", "Theorem 4.5"): lambda m: _hermite(647),
-    ("quartic_gaussian", "Corollary 4.8"): lambda m: _hermite(165),
-    # sinh and cosh by turns are at most cosh 1 on [−1, 1], ‖f‖ = sinh 1
-    ("sinh_product", "Theorem 6.5"): lambda m: Growth(1 / math.tanh(1), 1.0),
-    # f = exp(m <x, y, z>): h(z) = exp(m z) ≤ ‖f‖ = e^m on [−1, 1]
-    ("tensor_attention", "Theorem 6.5"): lambda m: Growth(1.0, m),
-}
-# h(z) = exp(2z − 2) ≤ 1 (section 3)
-_ON_SPHERE: dict[tuple[str, str], Callable[[FloatArray], Growth]] = {
-    ("gaussian", "Theorem 3.8"): lambda m: Growth(1.0, 2.0)
-}
+def is_semidefinite(label: str, domain: str) -> bool:
+    """Whether F = A Aᵀ for symmetric draws, so that max‖a_i‖² = max|F|, on its diagonal (Budzinskiy, Remark 5.3).
 
-
-def constants(name: str, theorem: Theorem, m: Numbers = 1, domain: Literal["ball", "sphere"] = "ball") -> Growth | None:
-    """C and M of a built-in function for a theorem of Budzinskiy; None where it has none.
-
-    Parameters
-    ----------
-    name : str
-        Of `pipeline.functions.BUILT_IN`.
-    theorem : {"Example 1.2", "Theorem 3.8", "Theorem 4.5", "Corollary 4.8", "Theorem 6.5"}
-        The first is for `analytical_rank` and all that take m and a `Growth`, the others for `BUILT_IN_BOUNDS`.
-    m : array_like of int
-        Latent dimension.
-    domain : {"ball", "sphere"}
-        Of the points, of radius 1.
-
-    Returns
-    -------
-    Growth or None
-
-    Raises
-    ------
-    InputError
-        If the function is not built in, or m is below 1.
+    Powers of the inner product with coefficients that are not negative are (Schur), as are kernels; a mean of minima
+    where no coordinate is negative; and blocks if an entry within one is at least one between two.
     """
-    if name not in BUILT_IN:
-        raise InputError(f"function: {shown(name)} has no known constants; give a Growth, or use {', '.join(BUILT_IN)}")
-    known = _CONSTANTS | _ON_SPHERE if domain == "sphere" else _CONSTANTS
-    return known[name, theorem](_whole("m", m)) if (name, theorem) in known else None
+    known = built_in(label)
+    if known is None:
+        return False
+    match known:
+        case "polynomial" | "exponential_polynomial", {"offset": offset}:
+            return offset >= 0
+        case "block_graphon", {"within": within, "between": between}:
+            return within >= between
+        case "minimum_graphon", _:
+            return domain == "cube"
+    return known[0] in _KERNELS | _SEMIDEFINITE
+
+
+def polynomial_rank(label: str, m: Numbers) -> FloatArray:
+    """Rank of a built-in function that is a polynomial of the inner product: its number of monomials; else inf."""
+    m = checked.whole("m", m)
+    match built_in(label):
+        case "inner_product" | "identity", _:
+            return m
+        case "square" | "cube" as name, _:
+            degree = 2 if name == "square" else 3
+            return _binomial(m + degree - 1, np.asarray(degree))
+        case "polynomial", {"degree": degree, "offset": offset}:
+            return _binomial(m + degree - (0 if offset else 1), np.asarray(degree))
+    return np.full(m.shape, np.inf)
+
+
+def least_analytical_rank(label: str, m: Numbers, epsilon: Numbers, domain: Domain = "ball") -> FloatArray:
+    """Least rank for an error of ε‖f‖ whatever n that a theorem promises for a built-in function of two points.
+
+    Parameters and errors are those of `analytical_rank` and `growth.constants`.
+    """
+    epsilon, least = checked.tolerance(epsilon), polynomial_rank(label, m)
+    if growth := constants(label, "Example 1.2", m, domain):
+        least = np.minimum(least, analytical_rank(epsilon, m, growth))
+    for theorem in ("Theorem 3.8", "Theorem 4.5", "Corollary 4.8"):
+        if growth := constants(label, theorem, m, domain):
+            least = np.minimum(least, BUILT_IN_BOUNDS[theorem].analytical_rank(epsilon, m, growth))
+    return least + np.zeros(epsilon.shape)
 
 
 def second_stage(rank: RankOf) -> FloatArray:
@@ -415,18 +372,19 @@ def second_stage(rank: RankOf) -> FloatArray:
 
 def third_stage(rank: RankOf, analytical: FloatArray | float) -> FloatArray:
     """Smallest n from which a bound, as in `second_stage`, exceeds an analytical one; inf where it never does."""
+    analytical = checked.norms("analytical", analytical)
     return _smallest(lambda n: rank(n) > analytical)
 
 
 def three_stages(n: Numbers, rank: RankOf, analytical: FloatArray | float) -> FloatArray:
     """Bound min(n, β₁ log n, β₂) of the ε-rank of n × n matrices (Budzinskiy, Figure 1)."""
-    n = _whole("n", n)
-    return np.minimum(np.minimum(n, rank(n)), analytical)
+    n = checked.whole("n", n)
+    return np.minimum(np.minimum(n, rank(n)), checked.norms("analytical", analytical))
 
 
 def latent_variable_threshold(m: Numbers) -> FloatArray:
     """M below which `latent_variable_rank` exceeds `analytical_rank` for all n: (m² − e)/e³ (Budzinskiy, B.1)."""
-    return (_whole("m", m) ** 2 - math.e) / math.e**3
+    return (checked.whole("m", m) ** 2 - math.e) / math.e**3
 
 
 TAYLOR_EMBEDDING_THRESHOLD = float(scipy.optimize.brentq(lambda rate: rate**2 - np.log1p(math.e**2 * rate), 1, 2))
@@ -448,7 +406,7 @@ def _smallest(holds: Callable[[FloatArray], npt.NDArray[np.bool_]]) -> FloatArra
 
 def _over_square(numerator: FloatArray, epsilon: Numbers) -> FloatArray:
     """⌈numerator/ε²⌉."""
-    epsilon = _tolerance(epsilon)
+    epsilon = checked.tolerance(epsilon)
     with np.errstate(over="ignore"):
         return np.ceil(numerator / epsilon / epsilon)
 
@@ -483,4 +441,6 @@ def _series(m: FloatArray, base: FloatArray, group: Numbers) -> FloatArray:
 
 def _in_ball(growth: Growth) -> tuple[FloatArray, FloatArray]:
     """C and M as Example 1.2 has them."""
-    return _numbers("factor", growth.factor, lambda c: c >= 1, "give a C of at least 1"), np.asarray(growth.rate)
+    if not np.all(np.isinf(growth.order)):
+        raise InputError(f"order: {growth.order:g} is finite; this bound takes derivatives of every order")
+    return checked.numbers("factor", growth.factor, lambda c: c >= 1, "give a C of at least 1"), np.asarray(growth.rate)

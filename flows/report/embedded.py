@@ -1,12 +1,15 @@
 """The numbers behind the curves of a report, as compact as the page can use them."""
 
+import json
 import math
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
+from flows.panels import COLOURS
 from pipeline.experiment import Experiment, Quantity
 from storage import Status, median_curves
 from storage.curves import TRIALS
@@ -63,7 +66,7 @@ def curve_data(ds: xr.Dataset, experiment: Experiment) -> dict[str, Any] | None:
             {
                 "name": axis.name,
                 "text": axis.description,
-                "numeric": axis.kind is not str,
+                "numeric": axis.numeric,
                 "labels": ds[axis.name].values.tolist(),
             }
             for axis in axes
@@ -72,6 +75,10 @@ def curve_data(ds: xr.Dataset, experiment: Experiment) -> dict[str, Any] | None:
         "quantities": [{"name": each.name, "text": each.long_name, "units": each.units} for each in kept],
         "main": experiment.main,
         "bound": _BOUND if _BOUND in values else None,
+        "theory": _theory(
+            ds, experiment, values, dict(zip(order, np.unravel_index(points, done.shape[:-1]), strict=False))
+        ),
+        "colours": COLOURS,
         "everyTrial": every_trial,
         "cells": int(done.sum()),
         "mostCells": MOST_CELLS,
@@ -99,6 +106,24 @@ def _statistics(ds: xr.Dataset, quantity: Quantity, order: list[str]) -> npt.NDA
     curves = median_curves(ds, quantity.name)
     columns = [curves[f"{quantity.name}{suffix}"].transpose(*order[:-1]).values for suffix in ("", "_min", "_max")]
     return np.stack(columns, axis=-1)
+
+
+def _theory(
+    ds: xr.Dataset, experiment: Experiment, shown: Collection[str], points: Mapping[str, npt.NDArray[np.intp]]
+) -> list[dict[str, Any]]:
+    """What theorems say of the quantities that are shown, at points given by their indices along each axis."""
+    columns = {axis: ds[axis].values[positions] for axis, positions in points.items()}
+    settings = json.loads(ds.attrs["settings"])
+    said = [
+        (bound, bound.values(columns))
+        for bound in experiment.theory
+        if bound.quantity in shown and bound.applies(settings)
+    ]
+    return [
+        {"label": bound.label, "quantity": bound.quantity, "values": _rounded(values)}
+        for bound, values in said
+        if np.isfinite(values).any()
+    ]
 
 
 def _rounded(values: npt.NDArray[np.float64]) -> list[float | None]:

@@ -1,14 +1,13 @@
 "use strict";
 (() => {
-  // Okabe and Ito's colours, in the order of the figures, which most colour-blind readers can tell apart.
-  const COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442"];
   const SYMBOLS = ["circle", "square", "diamond", "triangle-down", "triangle-up", "pentagon", "x", "star"];
   const DASHES = ["solid", "dash", "dashdot"];
+  const THEORY_DASHES = ["dash", "longdash", "dashdot", "longdashdot"];
   const GREY = "#6b6b6b";
-  const [MOST_LINES, MOST_TICKS, MOST_SEEDS, MOST_ROWS, LONGEST] = [8, 8, 12, 1000, 36];
+  const [MOST_LINES, MOST_TICKS, MOST_SEEDS, MOST_ROWS, LONGEST, MARGIN] = [8, 8, 12, 1000, 36, 0.05];
 
   const data = JSON.parse(document.getElementById("data").textContent);
-  const { axes, trials, quantities } = data;
+  const { axes, trials, quantities, colours } = data;
   const strides = axes.map((_, i) => axes.slice(i + 1).reduce((product, axis) => product * axis.labels.length, 1));
   const places = new Map(); // index of a curve point in the box of all labels → its place in the arrays
   data.points.reduce((index, step, place) => (places.set(index + step, place), index + step), 0);
@@ -16,7 +15,7 @@
   const numbers = (axis) => axis.numeric && axis.labels.length > 1;
   const several = (list) => axes.filter(list).length ? axes.filter(list) : axes;
   const xAxes = several(numbers);
-  const state = { x: 0, lines: 0, quantity: 0, held: {}, drawn: new Set(), xScale: "log", yScale: "log", bound: true };
+  const state = { x: 0, lines: 0, quantity: 0, held: {}, drawn: new Set(), xScale: "log", yScale: "log", bound: true, theory: true };
 
   // --- what is known of a curve point -------------------------------------------------------------------------------
 
@@ -38,6 +37,8 @@
   }
 
   function hasBound() { return data.bound !== null && quantities[state.quantity].name === data.main; }
+
+  function theorems() { return data.theory.filter(({ quantity }) => quantity === quantities[state.quantity].name); }
 
   function pointOf(x, line) {
     const name = quantities[state.quantity].name;
@@ -124,7 +125,7 @@
 
   const byIndex = (list) => list.map((axis) => [axes.indexOf(axis), axis.name]);
   const scales = [["log", "logarithmic"], ["linear", "linear"]];
-  const colourOf = (line) => COLOURS[line % COLOURS.length];
+  const colourOf = (line) => colours[line % colours.length];
 
   function showWhat() {
     const chosen = quantities.map((quantity, i) => [i, quantity.name]);
@@ -142,10 +143,11 @@
       showHeld();
     });
     const bound = checkbox("bound", "Lower bound", state.bound, (checked) => { state.bound = checked; });
+    const theory = checkbox("theory", "Theory", state.theory, (checked) => { state.theory = checked; });
     fill("what", "Draw", quantity, x,
       select("xscale", "Horizontal scale", scales, state.xScale, (to) => { state.xScale = to; }),
       select("yscale", "Vertical scale", scales, state.yScale, (to) => { state.yScale = to; }),
-      ...(data.bound === null ? [] : [bound]));
+      ...(data.bound === null ? [] : [bound]), ...(data.theory.length ? [theory] : []));
   }
 
   function textsHeld() { // a function that was chosen stays when the axes are changed
@@ -182,7 +184,9 @@
 
   const brief = (text) => (text.length > LONGEST ? `${text.slice(0, LONGEST)}…` : text);
   // Plotly takes some tags in its texts for markup
-  const plain = (text) => brief(String(text)).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
+  const escaped = (text) => text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
+  const plain = (text) => escaped(brief(String(text)));
+  const folded = (text) => (text.match(new RegExp(`.{1,${LONGEST}}(?= |$)|.{1,${LONGEST}}`, "g")) || []).map((line) => escaped(line.trim())).join("<br>");
 
   function hover(point, label) {
     const { name, units } = quantities[state.quantity], unit = units === "1" ? "" : ` ${plain(units)}`;
@@ -218,29 +222,48 @@
         ...fits.map((point) => point.most).reverse()], type: "scatter", mode: "lines", fill: "toself", fillcolor: `${colour}33`,
         line: { width: 0 }, hoverinfo: "skip", showlegend: false, meta: "range" });
       made.push({ x, y: fits.map((point) => point.median), type: "scatter", mode: "lines+markers", name: plain(label),
-        line: { color: colour, width: 2, dash: DASHES[Math.floor(line / COLOURS.length) % DASHES.length] },
+        line: { color: colour, width: 2, dash: DASHES[Math.floor(line / colours.length) % DASHES.length] },
         marker: { color: colour, size: 7, symbol: SYMBOLS[line % SYMBOLS.length] }, meta: "median",
         hovertext: fits.map((point) => hover(point, label)), hoverinfo: "text", showlegend: true });
     }
-    return state.bound && hasBound() ? [...made, ...bounds(drawn)] : made;
+    if (state.bound && hasBound()) {
+      made.push(...beside(drawn, ({ bound }) => bound, { name: "lower bound", meta: "bound", mode: "lines+markers", dash: "dot" }));
+    }
+    if (!state.theory) return made;
+    return [...made, ...theorems().flatMap(({ label, values }, i) => beside(drawn, ({ place }) => values[place],
+      { name: label, meta: "theory", mode: "lines", dash: THEORY_DASHES[i % THEORY_DASHES.length] }))];
   }
 
-  function bounds(drawn) { // one line where all curves share it
-    const lines = drawn.map(({ line, fits }) => ({ line, points: fits.filter(({ bound }) => bound !== null && (bound > 0 || state.yScale !== "log")) }));
+  function beside(drawn, valueOf, { name, meta, mode, dash }) { // one line where all curves share it
+    const lines = drawn.map(({ line, fits }) => ({ line, points: fits.map((point) => ({ x: point.x, y: valueOf(point) }))
+      .filter(({ y }) => y !== null && (y > 0 || state.yScale !== "log")) }));
     const shared = new Map(), every = lines.flatMap(({ points }) => points);
-    every.forEach(({ x, bound }) => shared.set(x, bound));
-    const same = every.every(({ x, bound }) => shared.get(x) === bound);
-    const order = new Map(axes[state.x].labels.map((label, i) => [label, i]));
-    const one = [...shared].sort(([a], [b]) => order.get(a) - order.get(b)).map(([x, bound]) => ({ x, bound }));
-    return (same ? [{ line: null, points: one }] : lines).map(({ line, points }, i) => ({
-      x: points.map((point) => point.x), y: points.map((point) => point.bound), type: "scatter", mode: "lines+markers",
-      name: "lower bound", line: { color: line === null ? GREY : colourOf(line), width: 1.5, dash: "dot" },
-      marker: { size: 4, color: line === null ? GREY : colourOf(line) }, meta: "bound", showlegend: i === 0,
-      hoverinfo: "text", hovertext: points.map((point) => `lower bound ${point.bound}<br>${plain(axes[state.x].name)} = ${plain(point.x)}`),
+    every.forEach(({ x, y }) => shared.set(x, y));
+    const same = every.every(({ x, y }) => shared.get(x) === y);
+    const one = axes[state.x].labels.filter((x) => shared.has(x)).map((x) => ({ x, y: shared.get(x) }));
+    const found = (same ? [{ line: null, points: one }] : lines).filter(({ points }) => points.length);
+    const [low, high] = measured(drawn);
+    const seen = every.some(({ y }) => y >= low && y <= high) ? "" : ", out of sight";
+    return found.map(({ line, points }, i) => ({
+      x: points.map((point) => point.x), y: points.map((point) => point.y), type: "scatter", mode,
+      name: `${folded(name)}${seen}`, line: { color: line === null ? GREY : colourOf(line), width: 1.5, dash },
+      marker: { size: 4, color: line === null ? GREY : colourOf(line) }, meta, showlegend: i === 0, hoverinfo: "text",
+      hovertext: points.map(({ x, y }) => `${folded(name)} ${y}<br>${plain(axes[state.x].name)} = ${plain(x)}`),
     }));
   }
 
-  function layout() {
+  function measured(drawn) { // smallest and greatest value to show: theory may lie far outside
+    const values = drawn.flatMap(({ fits }) => fits.flatMap(({ least, most, bound }) => [least, most,
+      ...(state.bound && bound !== null && (bound > 0 || state.yScale !== "log") ? [bound] : [])]));
+    const scaled = state.yScale === "log" ? values.map(Math.log10) : values;
+    const [low, high] = [Math.min(...scaled), Math.max(...scaled)];
+    const margin = MARGIN * (high - low) || MARGIN * (Math.abs(high) || 1);
+    const ends = [low - margin, high + margin];
+    return state.yScale === "log" ? ends.map((end) => 10 ** end) : ends;
+  }
+
+  function layout(drawn) {
+    const ends = measured(drawn).map((end) => (state.yScale === "log" ? Math.log10(end) : end));
     const x = axes[state.x], { name, units } = quantities[state.quantity];
     const shown = { tickmode: "array", tickvals: x.labels, ticktext: x.labels.map(plain) };
     const ticks = x.numeric ? x.labels.length <= MOST_TICKS && shown
@@ -249,7 +272,7 @@
       exponentformat: "power" };
     return {
       xaxis: { ...axis, ...ticks, type: x.numeric ? state.xScale : "category", title: { text: `${plain(x.text)} ${plain(x.name)}` } },
-      yaxis: { ...axis, type: state.yScale, title: { text: plain(units === "1" ? name : `${name} (${units})`) } },
+      yaxis: { ...axis, type: state.yScale, ...(ends.every(Number.isFinite) ? { range: ends } : {}), title: { text: plain(units === "1" ? name : `${name} (${units})`) } },
       margin: { l: 50, r: 10, t: 15, b: 40 }, hovermode: "closest", paper_bgcolor: "#fff", plot_bgcolor: "#fff",
       legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom", itemclick: false, itemdoubleclick: false },
       hoverlabel: { align: "left", bgcolor: "#fff", bordercolor: "#595959", font: { color: "#1a1a1a", size: 12 } },
@@ -278,9 +301,12 @@
   }
 
   function tabulate(drawn) {
-    const head = [axes[state.lines].name, axes[state.x].name, "median", "least", "greatest", "trials", ...(hasBound() ? [data.bound] : [])];
+    const said = theorems();
+    const head = [axes[state.lines].name, axes[state.x].name, "median", "least", "greatest", "trials",
+      ...(hasBound() ? [data.bound] : []), ...said.map(({ label }) => label)];
     const rows = drawn.flatMap(({ label, points }) => points.map((point) => [label, point.x, point.median, point.least,
-      point.most, data.declared[point.place], ...(hasBound() ? [point.bound ?? "–"] : [])]));
+      point.most, data.declared[point.place], ...(hasBound() ? [point.bound ?? "–"] : []),
+      ...said.map(({ values }) => values[point.place] ?? "–")]));
     const cell = (tag) => (value, i) => make(tag, { className: i && typeof value !== "object" ? "number" : "" }, String(value));
     const more = rows.length > MOST_ROWS ? `, the first ${MOST_ROWS} of ${rows.length} rows` : "";
     element("table").replaceChildren(
@@ -291,10 +317,11 @@
 
   function draw() {
     const drawn = curves();
-    Plotly.react(element("plot"), traces(drawn), layout(), { responsive: true, displayModeBar: false });
+    Plotly.react(element("plot"), traces(drawn), layout(drawn), { responsive: true, displayModeBar: false });
     describe(drawn);
     tabulate(drawn);
     if (element("bound")) element("bound").disabled = !hasBound();
+    if (element("theory")) element("theory").disabled = !theorems().length;
   }
 
   element("controls").addEventListener("submit", (event) => event.preventDefault());

@@ -41,7 +41,7 @@ from pipeline.experiments.generated import (
     SVD,
     Sizes,
     labels_of_file,
-    of_kernels,
+    of_functions,
     orders,
     recipe_of,
     require_entries,
@@ -59,10 +59,11 @@ from pipeline.passes import (
     max_norm,
 )
 from pipeline.projections import APSettings
-from pipeline.sampling import HELD_BYTES, SAMPLINGS
+from pipeline.sampling import HELD_BYTES, Sampling
 from pipeline.svd import Decompositions, SVDSettings
 from pipeline.tensor_approximation import TRAIN_METHODS, TensorProblem, find_train
 from pipeline.tensor_train import unfolding
+from pipeline.theory import embedding_error, is_semidefinite
 
 # Predicted times, fitted on one core of a 2026 server.
 # Iterations of a method: their number, and seconds an n² r, an n², an n r², an n r, and each.
@@ -293,11 +294,11 @@ def _numbered(labels: npt.NDArray[Any]) -> npt.NDArray[np.intp]:
     return np.unique(labels, return_inverse=True)[1].ravel()
 
 
-def _embedding_error(columns: Columns) -> FloatArray:
-    """Relative error of the random embedding of a kernel; of symmetric draws, whose diagonal is max|F| = 1."""
-    symmetric = np.isin(columns["sampling"], [name for name in SAMPLINGS if SAMPLINGS[name].symmetric])
-    error = np.sqrt(9 * np.log(3.0 * columns["n"] ** 2) / columns["r"])
-    return np.where(symmetric, of_kernels(columns, error), np.nan)
+def _embedding_error(function: str, sampling: Sampling, columns: Columns) -> FloatArray | float:
+    """Relative error of the random embedding of F = A Aᵀ, whose diagonal holds max|F|."""
+    if not (sampling.symmetric and is_semidefinite(function, sampling.domain)):
+        return math.nan
+    return embedding_error(columns["n"], columns["n"], columns["r"])
 
 
 def _settings_used(labels: Mapping[str, Sequence[Label]]) -> set[str]:
@@ -397,7 +398,7 @@ APPROXIMATION = Experiment(
             "embedding",
             "√(9 log(3n²)/r) (Budzinskiy, Theorem 5.2)",
             "epsilon",
-            _embedding_error,
+            lambda columns: of_functions(columns, _embedding_error),
         ),
     ),
 )

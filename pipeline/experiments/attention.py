@@ -19,11 +19,12 @@ from pipeline.errors import InputError
 from pipeline.experiment import Axis, Case, Columns, Constraint, Cost, Experiment, Label, Quantity, Spread
 from pipeline.experiments.approximation import APPROXIMATION, ApproximationSettings
 from pipeline.experiments.generated import DIMENSION, PRODUCT, RANK, SAMPLING, SEED, SIZE, never_spread
+from pipeline.growth import constants
 from pipeline.matrix import function_matrix
 from pipeline.passes import STORED_BYTES, Piece, max_error, max_norm, no_columns, tiles, times
 from pipeline.sampling import get_sampling
 from pipeline.svd import Decompositions
-from pipeline.theory import BUILT_IN_BOUNDS, constants, embedding_rank
+from pipeline.theory import BUILT_IN_BOUNDS, embedding_rank
 
 _FUNCTION = "attention"
 _WEIGHT = 3e-9  # seconds of the error of a weight, the product aside

@@ -1,12 +1,12 @@
 """The ε-rank experiment: the smallest rank at which a method meets a tolerance, and a rank below which none can."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.approximation import METHODS, Problem
@@ -28,7 +28,7 @@ from pipeline.experiments.generated import (
     labels_of_file,
     matrices_only,
     never_spread,
-    of_kernels,
+    of_functions,
     recipe_of,
     require_entries,
 )
@@ -36,9 +36,9 @@ from pipeline.matrix import FunctionMatrix
 from pipeline.minimax import MinimaxSettings
 from pipeline.passes import max_error, max_norm
 from pipeline.projections import APSettings
-from pipeline.sampling import SAMPLINGS
+from pipeline.sampling import Sampling
 from pipeline.svd import Decompositions, SVDSettings, truncation_errors
-from pipeline.theory import embedding_rank, three_stages
+from pipeline.theory import embedding_rank, is_kernel, least_analytical_rank, three_stages
 
 _SEARCHED = ("ap", "minimax")
 _CURVE = 3e-10  # seconds of the errors of all truncations, n³
@@ -169,10 +169,10 @@ def _lower_rank(shared: _Shared, tolerance: float, rank: int) -> int:
 def _bisect(holds: Callable[[int], bool], below: int, at: int) -> int:
     """A rank at which a condition holds and below which, if it is monotone, it does not.
 
-    It is taken not to hold at `below`, and to hold at `at`.
+    It is taken not to hold at `below`, and to hold at `at`. Halved are the logarithms: low ranks cost least.
     """
     while at - below > 1:
-        middle = (below + at) // 2
+        middle = min(max(below + 1, math.isqrt(max(below, 1) * at)), at - 1)
         if holds(middle):
             at = middle
         else:
@@ -204,17 +204,24 @@ def _evaluate_cost(columns: Columns, settings: EpsilonRankSettings) -> Cost:
     return Cost(seconds, memory)
 
 
-def _products(columns: Columns) -> npt.NDArray[np.bool_]:
-    """Whether the function is the inner product, on the ball or the sphere."""
-    bounded = np.isin(columns["sampling"], [name for name in SAMPLINGS if SAMPLINGS[name].domain in ("ball", "sphere")])
-    return np.asarray(np.isin(columns["function"], ("inner_product", "identity")) & bounded)
+def _embedding(function: str, sampling: Sampling, columns: Columns) -> FloatArray | float:
+    """Rank of the random embedding, of inner products of points of norm at most 1 and of kernels."""
+    product = function in ("inner_product", "identity") and sampling.domain in ("ball", "sphere")
+    if not (product or is_kernel(function)):
+        return np.nan
+    inside = columns["tolerance"] < 1
+    tolerance = np.where(inside, columns["tolerance"], 0.5)
+    return np.where(inside, embedding_rank(columns["n"], columns["n"], tolerance), np.nan)
 
 
-def _embedding(columns: Columns) -> FloatArray:
-    """Rank of the random embedding where the tolerance is below 1, else NaN."""
-    tolerance = columns["tolerance"]
-    inside = tolerance < 1
-    return np.where(inside, embedding_rank(columns["n"], columns["n"], np.where(inside, tolerance, 0.5)), np.nan)
+def _three_stages(function: str, sampling: Sampling, columns: Columns) -> FloatArray | float:
+    """The same as long as it is below n and what holds whatever n."""
+    embedding = _embedding(function, sampling, columns)
+    if sampling.domain not in ("ball", "sphere") or np.isnan(embedding).all():
+        return np.nan
+    tolerance = np.where(columns["tolerance"] < 1, columns["tolerance"], 0.5)
+    analytical = least_analytical_rank(function, columns["m"], tolerance, sampling.domain)
+    return three_stages(columns["n"], lambda n: np.asarray(embedding), analytical)
 
 
 def _absolute(settings: Mapping[str, Any]) -> bool:
@@ -235,7 +242,7 @@ def _get_method(name: str) -> Any:
 EPSILON_RANK = Experiment(
     name="epsilon_rank",
     summary="smallest rank that meets a tolerance in every entry",
-    revision=1,
+    revision=2,
     axes=(
         FUNCTION,
         SAMPLING,
@@ -276,16 +283,14 @@ EPSILON_RANK = Experiment(
             "embedding",
             "9 log(3n²)/ε² (Budzinskiy, Theorems 1.3 and 5.2)",
             "rank",
-            lambda columns: np.where(_products(columns), _embedding(columns), of_kernels(columns, _embedding(columns))),
+            lambda columns: of_functions(columns, _embedding),
             _absolute,
         ),
         Theory(
             "three_stages",
-            "min(n, 9 log(3n²)/ε², m) (Budzinskiy, Figure 1)",
+            "min(n, 9 log(3n²)/ε², β₂) (Budzinskiy, Figure 1)",
             "rank",
-            lambda columns: np.where(
-                _products(columns), three_stages(columns["n"], lambda _: _embedding(columns), columns["m"]), np.nan
-            ),
+            lambda columns: of_functions(columns, _three_stages),
             _absolute,
         ),
     ),

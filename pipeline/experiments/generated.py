@@ -26,12 +26,11 @@ from pipeline.experiment import (
     describe,
 )
 from pipeline.files import FileMatrix, FileRecipe
-from pipeline.functions import get_function, label_of
+from pipeline.functions import built_in, get_function, label_of
 from pipeline.matrix import MatrixRecipe
-from pipeline.sampling import get_sampling
+from pipeline.sampling import SAMPLINGS, Sampling, get_sampling
 from pipeline.svd import SVDSettings
 from pipeline.tensor import TensorRecipe
-from pipeline.theory import POSITIVE_DEFINITE
 
 # Predicted times, fitted on one core of a 2026 server: seconds an operation.
 PRODUCT = 3e-11  # multiplication and addition of a matrix product, double precision
@@ -153,10 +152,16 @@ def never_spread(columns: Columns, settings: object) -> SpreadCost:
     return SpreadCost(np.zeros_like(endless), endless, endless)
 
 
-def of_kernels(columns: Columns, values: FloatArray) -> FloatArray:
-    """Values where the function is a positive-definite kernel of |x − y| that is 1 at 0; NaN elsewhere."""
-    plain = np.array([str(name).partition("(")[0] for name in columns["function"]])
-    return np.where(np.isin(plain, sorted(POSITIVE_DEFINITE)), values, np.nan)
+def of_functions(columns: Columns, values: Callable[[str, Sampling, Columns], FloatArray | float]) -> FloatArray:
+    """Values that are computed apart for each function and sampling; NaN for files and one's own functions."""
+    found = np.full(columns["n"].shape, np.nan)
+    pairs = dict.fromkeys(zip(map(str, columns["function"]), map(str, columns["sampling"]), strict=True))
+    for function, name in pairs:
+        if built_in(function) is None or name not in SAMPLINGS:
+            continue
+        here = (columns["function"] == function) & (columns["sampling"] == name)
+        found[here] = values(function, SAMPLINGS[name], {axis: labels[here] for axis, labels in columns.items()})
+    return found
 
 
 class FilesOnly(BaseModel):

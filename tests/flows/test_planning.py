@@ -111,13 +111,26 @@ def test_batch_that_was_cut_short_leaves_the_rest_in_order():
     assert batch.split(len(batch.cells)) == (batch, None)
 
 
-def test_batch_past_its_time_returns_what_it_has(monkeypatch):
-    payload = {
-        "experiment": "approximation",
-        "settings": {},
-        "axes": list(SWEEP.labels),
-        "cases": [["gaussian", "ball-symmetric", 2, 20, rank, "svd", 0] for rank in (1, 2, 3)],
-    }
-    assert len(compute_batch.fn("all", json.dumps(payload)).outcomes) == 3
-    monkeypatch.setattr("flows.batch.BATCH_SECONDS", 0.0)
-    assert len(compute_batch.fn("cut", json.dumps(payload)).outcomes) == 1
+@pytest.mark.parametrize(
+    ("seconds", "computed"),
+    [
+        ([5, 1, 1], 3),  # preparing again would cost more than to go on
+        ([1, 1, 1], 2),
+        ([1, 5, 1], 2),
+        ([5, 1, 1, 1], 3),  # the fourth has another matrix
+    ],
+)
+def test_batch_past_its_time_returns_what_it_has_once_that_took_as_long_as_its_preparation(
+    seconds, computed, monkeypatch
+):
+    cells = [["gaussian", "ball-symmetric", 2, 20, rank, "svd", seed] for seed in (0, 1) for rank in (1, 2, 3)]
+    payload = json.dumps(
+        {"experiment": "approximation", "settings": {}, "axes": list(SWEEP.labels), "cases": cells[: len(seconds)]}
+    )
+    assert len(compute_batch.fn("all", payload).outcomes) == len(seconds)
+    clock = iter(np.cumsum([0, *seconds]).tolist())
+    monkeypatch.setattr("flows.batch.monotonic", lambda: next(clock))
+    monkeypatch.setattr("flows.batch.BATCH_SECONDS", 0.5)
+    found = compute_batch.fn("cut", payload)
+    assert len(found.outcomes) == computed
+    assert found.seconds == sum(seconds[:computed])

@@ -152,7 +152,7 @@ def test_curves_are_the_medians_of_the_store(store, written, visit):
     page.click("summary")
     row = page.locator("#table tbody tr").first.locator("td").all_inner_texts()
     assert row[:2] == ["svd", "2"]
-    assert row[5:] == ["5", f"{curves['lower_bound'].values[0, 0]:.6g}"]
+    assert row[5:7] == ["5", f"{curves['lower_bound'].values[0, 0]:.6g}"]
     np.testing.assert_allclose(
         [float(value) for value in row[2:5]],
         [curves[f"epsilon{suffix}"].sel({"method": "svd"}).values[0] for suffix in ("", "_min", "_max")],
@@ -185,6 +185,33 @@ def test_each_control_changes_what_is_drawn(written, visit):
             assert f"{control.removeprefix('at-')} = {label}" in page.inner_text("#caption")
     assert "trials of seconds, computing time" in page.inner_text("#caption")
     assert page.is_disabled("#bound")  # of the error, not of the time
+
+
+def test_theory_is_drawn_where_it_says_something_and_shows_all_that_is_measured(written, visit):
+    page = visit(written)
+    page.select_option("#x", label="r")
+    page.select_option("#at-n", label="1000")
+    lines = "document.getElementById('plot').data.filter(t => t.meta === 'theory').map(t => [t.name, t.x, t.y])"
+    drawn = {name.replace("<br>", " "): (x, y) for name, x, y in page.evaluate(lines)}
+    columns = {"function": "gaussian", "sampling": "ball-symmetric", "m": 20, "n": 1000, "method": "svd"}
+    columns = {axis: np.full(2, label) for axis, label in columns.items()} | {"r": np.array([5, 10])}
+    expected = {bound.label: bound.values(columns) for bound in APPROXIMATION.theory}
+    expected = {label: values for label, values in expected.items() if np.isfinite(values).any()}
+    assert expected
+    assert {name.removesuffix(", out of sight") for name in drawn} == set(expected)
+    for name, (x, y) in drawn.items():
+        values = expected[name.removesuffix(", out of sight")]
+        np.testing.assert_allclose(y, values[np.isfinite(values)], rtol=1e-5)
+        assert set(x) <= {5, 10}
+    low, high = page.evaluate("document.getElementById('plot').layout.yaxis.range")
+    measured = [value for line in medians(page).values() for _, value in line]
+    assert low < np.log10(min(measured)) < np.log10(max(measured)) < high < 1
+    head = page.locator("#table thead th").all_text_contents()
+    assert head[7:] == [bound.label for bound in APPROXIMATION.theory if bound.label in expected]
+    page.uncheck("#theory")
+    assert page.evaluate(lines) == []
+    page.select_option("#quantity", label="seconds")
+    assert page.is_disabled("#theory")
 
 
 def test_any_axis_can_be_lines_or_horizontal(written, visit):
@@ -228,7 +255,7 @@ def test_keyboard_alone_is_enough(written, visit):
             assert picture(page) != before
             assert page.evaluate("document.activeElement.id") == "x"
     assert [each for each in reached if each] == [
-        "quantity", "x", "xscale", "yscale", "bound", "lines", "line-0", "line-1",
+        "quantity", "x", "xscale", "yscale", "bound", "theory", "lines", "line-0", "line-1",
     ]  # fmt: skip
     page.keyboard.press("Space")
     assert list(medians(page)) == ["svd"]
@@ -394,6 +421,7 @@ FEW = replace(
     name="few",
     axes=tuple(axis for axis in APPROXIMATION.axes if axis.name in ("function", "n")),
     quantities=APPROXIMATION.quantities[:1],
+    theory=(),
 )
 
 

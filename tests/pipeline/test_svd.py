@@ -18,6 +18,7 @@ from pipeline.svd import (
     SVDSettings,
     lapack_svd,
     randomized_svd,
+    singular_values,
     truncation_errors,
 )
 
@@ -306,3 +307,18 @@ def test_truncation_errors_of_a_part_of_a_decomposition_end_with_it():
     np.testing.assert_allclose(
         truncation_errors(matrix, part), truncation_errors(matrix, whole)[:10], rtol=0, atol=1e-15
     )
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-300, 1e300])
+@pytest.mark.parametrize("shape", [(1, 1), (1, 7), (40, 30), (30, 40)])
+def test_singular_values_are_those_of_lapack(shape, scale):
+    matrix = np.random.default_rng(0).standard_normal(shape)
+    expected = scipy.linalg.svdvals(matrix)
+    np.testing.assert_allclose(singular_values(matrix * scale) / scale, expected, rtol=1e-12, atol=1e-14)
+
+
+def test_singular_values_of_signs_are_exact_to_rounding_of_the_largest():
+    signs = np.sign(np.random.default_rng(0).standard_normal(200))
+    found = singular_values(np.outer(signs, signs))
+    assert found[0] == pytest.approx(200, rel=1e-12)
+    assert found[1:].max() < 200 * 1e-14

@@ -10,24 +10,27 @@ from pipeline import approximate, function_matrix
 from pipeline.embedding import promised_epsilon
 from pipeline.errors import InputError
 from pipeline.functions import BUILT_IN
+from pipeline.growth import Growth, constants
 from pipeline.sampling import SAMPLINGS
 from pipeline.theory import (
     BUILT_IN_BOUNDS,
-    POSITIVE_DEFINITE,
     TAYLOR_EMBEDDING_THRESHOLD,
-    Growth,
     analytical_rank,
-    constants,
     distance_bound,
+    embedding_error,
     embedding_rank,
     hadamard_power_rank,
     inner_product_bound,
+    is_kernel,
+    is_semidefinite,
     kernel_rank,
     latent_constants,
     latent_variable_rank,
     latent_variable_threshold,
+    least_analytical_rank,
     localized_distance_bound,
     multilinear_bound,
+    polynomial_rank,
     second_stage,
     spectral_norm_rank,
     taylor_embedding_error,
@@ -68,6 +71,15 @@ def test_any_matrix_is_approximated_only_when_n_is_extremely_large(epsilon, firs
     assert second_stage(lambda n: rank(n) + 1) == first
     assert rank(first) < first
     assert rank(first - 1) >= first - 1
+
+
+def test_theorem_4_2_says_nothing_until_n_is_large():
+    """Udell and Townsend, remark after it: the bound is trivial until n exceeds it."""
+    first = second_stage(lambda n: latent_variable_rank(n, n, 0.5, *latent_constants(1, UNIT)))
+    ranks = latent_variable_rank([first - 1, first], [first - 1, first], 0.5, *latent_constants(1, UNIT))
+    assert ranks[0] > first - 1
+    assert ranks[1] <= first
+    assert 240_000 < first < 250_000
 
 
 def test_thresholds_of_appendix_b():
@@ -307,120 +319,69 @@ def test_crossovers_may_not_exist():
     assert third_stage(square(0.1), np.inf) == np.inf
 
 
-# --- constants of the built-in functions
-
-M = 4
-Z, D = np.linspace(-1, 1, 41), np.linspace(0, 4, 41)
-PROFILES = {  # h, its domain, and ‖f‖
-    ("inner_product", "Theorem 3.8", "ball"): (lambda z: z, Z, 1.0),
-    ("attention", "Theorem 3.8", "ball"): (lambda z: np.exp(math.sqrt(M) * z), Z, math.exp(math.sqrt(M))),
-    ("gaussian", "Theorem 3.8", "ball"): (lambda z: np.exp(2 * z), Z, 1.0),
-    ("gaussian", "Theorem 3.8", "sphere"): (lambda z: np.exp(2 * z - 2), Z, 1.0),
-    ("gaussian", "Theorem 4.5", "ball"): (lambda d: np.exp(-d), np.linspace(-4, 4, 81), 1.0),
-    ("gaussian", "Corollary 4.8", "ball"): (lambda d: np.exp(-d), D, 1.0),
-    ("quartic_gaussian", "Theorem 4.5", "ball"): (lambda d: np.exp(-(d**2)), np.linspace(-4, 4, 81), 1.0),
-    ("quartic_gaussian", "Corollary 4.8", "ball"): (lambda d: np.exp(-(d**2)), D, 1.0),
-    ("sinh_product", "Theorem 6.5", "ball"): (np.sinh, Z, math.sinh(1)),
-    ("tensor_attention", "Theorem 6.5", "ball"): (lambda z: np.exp(M * z), Z, math.exp(M)),
-}
+LABELS = [
+    *(name for name, function in BUILT_IN.items() if function.order == 2),
+    "gaussian(scale=0.5)",
+    "exponential(scale=3)",
+    "polynomial(degree=3,offset=-0.5)",
+    "polynomial(degree=3,offset=0)",
+    "exponential_polynomial(offset=-0.5)",
+    "exponential_polynomial(degree=3,offset=0.5)",
+    "block_graphon(between=0.9)",
+]
 
 
-def derivatives(h, points, orders=13, radius=1.0):
-    """Derivatives of orders 0, 1, … of an entire function by Cauchy's integrals, shape (orders, points)."""
-    nodes = radius * np.exp(2j * np.pi * np.arange(64) / 64)
-    coefficients = np.fft.fft(h(points[:, None] + nodes), axis=1).T[:orders] / 64
-    return np.array([math.factorial(s) / radius**s for s in range(orders)])[:, None] * coefficients.real
+@pytest.mark.parametrize("label", LABELS)
+def test_semidefinite_functions_are_so_and_no_others(label):
+    """With the largest entry on the diagonal, which is 1 for a kernel."""
+    draws = {name: SAMPLINGS[name].domain for name in ("ball-symmetric", "sphere-symmetric", "cube-symmetric")}
+    for name, domain in draws.items():
+        values = function_matrix(label, name, m=3, n=60, seed=1).to_numpy()
+        largest = np.abs(values).max()
+        definite = np.allclose(values, values.T) and np.linalg.eigvalsh(values / largest).min() > -1e-12
+        if is_semidefinite(label, domain):
+            assert definite
+            assert np.diag(values).max() == largest
+        if is_kernel(label):
+            assert is_semidefinite(label, domain)
+            assert np.all(np.diag(values) == 1)
+    definite = {label for label in LABELS if is_semidefinite(label, "ball")}
+    assert {label for label in LABELS if is_kernel(label)} < definite
+    assert not definite & {"polynomial(degree=3,offset=-0.5)", "block_graphon(between=0.9)", "minimum_graphon", "tanh"}
+    assert not is_semidefinite("gaussian(1).npy", "ball")  # the name of a file
 
 
-@pytest.mark.parametrize("key", PROFILES, ids=" ".join)
-def test_constants_bound_the_derivatives_and_are_the_least(key):
-    h, domain, norm = PROFILES[key]
-    growth = constants(key[0], key[1], M, key[2])
-    suprema = np.abs(derivatives(h, domain)).max(axis=1) / norm
-    ratios = suprema / (growth.factor * growth.rate ** np.arange(len(suprema)))
-    assert ratios.max() == pytest.approx(1, abs=1e-6)
-    if key[0] not in ("inner_product", "quartic_gaussian"):
-        assert ratios[-2:].max() == pytest.approx(1, abs=1e-6)
+@pytest.mark.parametrize("label", ["inner_product", "square", "cube", "polynomial", "polynomial(degree=3,offset=0)"])
+def test_polynomials_have_the_rank_of_their_monomials(label):
+    for m in (1, 2, 4):
+        values = function_matrix(label, "ball-independent", m=m, n=60).to_numpy()
+        assert np.linalg.matrix_rank(values) == polynomial_rank(label, m)
+    assert np.isinf(polynomial_rank("gaussian", [1, 2])).all()
 
 
-@pytest.mark.parametrize("key", PROFILES, ids=" ".join)
-def test_profiles_are_the_built_in_functions(key):
-    name, theorem, domain = key
-    h, _, _ = PROFILES[key]
-    e, other = np.eye(M)[:1], np.eye(M)[1]
-    if theorem in ("Theorem 4.5", "Corollary 4.8"):
-        for d in D:
-            assert BUILT_IN[name](e * math.sqrt(d) / 2, -e * math.sqrt(d) / 2).item() == pytest.approx(h(d))
-        return
-    for z in Z:
-        factor = math.exp(z**2 + 1) if key == ("gaussian", "Theorem 3.8", "ball") else 1.0
-        x = z * e + math.sqrt(1 - z**2) * other if domain == "sphere" else z * e
-        assert factor * BUILT_IN[name](x, *[e] * (BUILT_IN[name].order - 1)).item() == pytest.approx(h(z))
+def test_least_analytical_rank_is_the_least_of_those_that_apply():
+    growth = constants("gaussian", "Theorem 3.8", 2, "sphere")
+    assert least_analytical_rank("gaussian", 2, 0.1, "sphere") == min(
+        inner_product_bound().analytical_rank(0.1, 2, growth),
+        analytical_rank(0.1, 2, growth),
+    )
+    ranks = least_analytical_rank("attention", [1, 2, 3], [[0.1], [1e-6]])
+    assert ranks.shape == (2, 3)
+    assert np.all(np.diff(ranks, axis=1) > 0)
+    assert least_analytical_rank("identity", 7, 0.1) == 7
+    assert np.isinf(least_analytical_rank("exponential", 7, 0.1))
 
 
-@pytest.mark.parametrize("name", ["inner_product", "attention"])
-def test_constants_bound_all_partial_derivatives(name):
-    """Example 1.2, by Cauchy's integrals in two of the variables, at points up to the boundary."""
-    growth, norm = constants(name, "Example 1.2", M), 1.0 if name == "inner_product" else math.exp(math.sqrt(M))
-    nodes = np.exp(2j * np.pi * np.arange(32) / 32)
-    grid = np.stack(np.meshgrid(nodes, nodes, indexing="ij"), axis=-1).reshape(-1, 2)
-    worst = 0.0
-    for x in np.array([[1, 0], [0.6, 0.8], [-0.3, 0.5]]):
-        for y in np.array([[1, 0], [0.6, 0.8], [0.2, -0.1]]):
-            points = np.pad(y + grid, ((0, 0), (0, M - 2)))
-            values = BUILT_IN[name].entries(np.pad(x, (0, M - 2))[None], points).reshape(32, 32)
-            coefficients = np.abs(np.fft.fft2(values)) / 32**2
-            for i in range(7):
-                for j in range(7 - i):
-                    derivative = coefficients[i, j] * math.factorial(i) * math.factorial(j) / norm
-                    worst = max(worst, derivative / (growth.factor * growth.rate ** (i + j)))
-    assert worst == pytest.approx(1)
-
-
-@pytest.mark.parametrize(("theorem", "reach"), [("Theorem 4.5", 4), ("Corollary 4.8", 2)])
-def test_hermite_polynomials_stay_below_the_constants_up_to_their_order(theorem, reach):
-    """|H_s(z)| exp(−z²) for all orders that may be used; a lower order would allow no t at all."""
-    growth = constants("quartic_gaussian", theorem)
-    z = np.linspace(-4, 4, 801)
-    before, now = np.zeros_like(z), np.exp(-(z**2))  # scaled by 1/√(2ˢ s!)
-    for s in range(int(growth.order) + 1):
-        assert np.log(np.abs(now).max()) + (s * math.log(2) + math.lgamma(s + 1)) / 2 <= s * np.log(growth.rate) + 1e-9
-        before, now = now, (z * math.sqrt(2) * now - math.sqrt(s) * before) / math.sqrt(s + 1)
-    assert BUILT_IN_BOUNDS[theorem].terms(growth) == growth.order
-    shorter = growth.order - 1
-    assert shorter < math.e**2 * reach * math.sqrt(2) * math.exp(math.lgamma(shorter + 1) / (2 * shorter))
-    assert np.isfinite(BUILT_IN_BOUNDS[theorem].rank_for_error(0.1, partial(embedding_rank, 1e6, 1e6), growth))
-
-
-def test_functions_without_constants():
-    """Derivatives that grow faster than any power: no C and M exist."""
-    theorems = ["Example 1.2", *BUILT_IN_BOUNDS]
-    assert all(constants(name, theorem) is None for name in ("exponential", "cauchy") for theorem in theorems)
-    assert constants("gaussian", "Example 1.2") is constants("quartic_gaussian", "Example 1.2") is None
-    at_zero = np.zeros(1)
-    cauchy = np.abs(derivatives(lambda d: 1 / (1 + d), at_zero, radius=0.5)[:, 0])
-    assert cauchy == pytest.approx([math.factorial(s) for s in range(13)], rel=1e-4)
-    gaussian = np.abs(derivatives(lambda y: np.exp(-(y**2)), at_zero)[:, 0])[::2]
-    assert gaussian == pytest.approx([math.factorial(2 * k) / math.factorial(k) for k in range(7)], rel=1e-6)
-
-
-def test_the_gaussian_outgrows_the_derivatives_claimed_for_it():
-    """Udell and Townsend, section 4, claim N(4R)^(N+|µ|), so M = 4; with N = R = 1 the 40th derivative is larger."""
-    assert math.factorial(40) / math.factorial(20) > 4.0**41
-
-
-def test_kernels_are_positive_definite_and_one_at_zero():
-    for name in POSITIVE_DEFINITE:
-        values = function_matrix(name, "ball-symmetric", m=3, n=40).to_numpy()
-        assert np.all(np.diag(values) == 1)
-        assert np.linalg.eigvalsh(values).min() > -1e-12
-    assert set(BUILT_IN) >= POSITIVE_DEFINITE
+def test_embedding_error_inverts_the_rank_and_says_nothing_from_1_on():
+    assert embedding_rank(1000, 50, embedding_error(1000, 50, 700)) == pytest.approx(700, abs=1)
+    assert np.isnan(embedding_error(1000, 1000, [100, 134])).all()
+    assert embedding_error(1000, 1000, 135) < 1
 
 
 # --- what is promised is attained
 
 
-@pytest.mark.parametrize("name", sorted(POSITIVE_DEFINITE))
+@pytest.mark.parametrize("name", ["cauchy", "exponential", "gaussian"])
 def test_random_embedding_attains_the_error_of_a_kernel_at_its_rank(name):
     n, epsilon = 400, 0.75
     rank = int(kernel_rank(n, n, epsilon))
@@ -497,8 +458,21 @@ def test_theorems_for_the_gaussian_in_order_of_strength():
         (lambda: inner_product_bound(norm=-1), "norm: -1.0 is out of range; give a positive finite number"),
         (lambda: inner_product_bound().rank_for_error(0, square(0.1), UNIT), "error: 0.0 is out of range"),
         (lambda: three_stages(0, square(0.1), 5), "n: 0.0 is out of range; give a whole number of at least 1"),
-        (lambda: constants("mine:f", "Theorem 3.8"), "function: 'mine:f' has no known constants; give a Growth, or"),
-        (lambda: constants("attention", "Theorem 3.8", 0), "m: 0.0 is out of range"),
+        (lambda: three_stages(5, square(0.1), -5), "analytical: -5.0 is out of range; give a number of at least 0"),
+        (lambda: third_stage(square(0.1), math.nan), "analytical: nan is out of range"),
+        (lambda: hadamard_power_rank(-5, 2, 1), "rank: -5.0 is out of range; give a number of at least 0"),
+        (lambda: hadamard_power_rank("a", 2, 1), "rank: 'a' is not a number"),
+        (lambda: hadamard_power_rank(3, 2, [1, 2]), "p: [1.0, 2.0] is not one number; call once for each"),
+        (lambda: inner_product_bound([1, 2]), "norm: [1.0, 2.0] is not one number"),
+        (lambda: tensor_embedding_rank([], 0.1, 27), "shape: [] is not a list of two sizes or more"),
+        (lambda: tensor_embedding_rank(5, 0.1, 27), "shape: 5 is not a list of two sizes or more"),
+        (lambda: analytical_rank(0.1, 5, Growth(1, 1, order=3)), "order: 3 is finite; this bound takes derivatives of"),
+        (lambda: latent_constants(2, Growth(1, 1, order=3)), "order: 3 is finite"),
+        (lambda: taylor_embedding_error(0.1, 2, Growth(1, 1, order=3)), "order: 3 is finite"),
+        (lambda: taylor_factorization_rank(0.1, 2, Growth(1, 1, order=3)), "order: 3 is finite"),
+        (lambda: Growth(1, 1, order=math.nan), "order: nan is out of range; give a number of at least 1, or inf"),
+        (lambda: Growth(1, 1, order=-3), "order: -3.0 is out of range"),
+        (lambda: Growth(1, 1, order="x"), "order: 'x' is not a number"),
     ],
 )
 def test_bad_numbers_are_refused_in_one_line(call, message):
@@ -506,10 +480,3 @@ def test_bad_numbers_are_refused_in_one_line(call, message):
         call()
     assert str(refusal.value).startswith(message)
     assert "\n" not in str(refusal.value)
-
-
-def test_ball_and_sphere_have_points_of_norm_at_most_one():
-    """The constants are those of the unit ball and sphere."""
-    for name in ("ball-independent", "ball-symmetric", "sphere-independent", "sphere-symmetric"):
-        sampling = SAMPLINGS[name]
-        assert np.linalg.norm(sampling.points(0, 3, 0, 0, 200), axis=1).max() <= 1 + 1e-12, name
