@@ -23,9 +23,10 @@ from storage.curves import TRIALS, median_curves
 def plot_curves(ds: xr.Dataset, experiment: Experiment, out: str | Path, at: Mapping[str, Label]) -> list[Path]:
     """Draw the figures that the specification of a sweep declares.
 
-    Where it declares none, or labels are asked for: the main quantity against every axis of numbers that has more than
-    one label, one panel a combination of names (function and sampling), one line a method with the range of its trials
-    as a band. Axes that are not drawn are held at the labels asked for, or at the middle of those with most values.
+    Where it declares none, or labels are asked for: the main quantity, or the first that varies along it, against every
+    axis of numbers that has more than one label, one panel a combination of names (function and sampling), one line a
+    method with the range of its trials as a band. Axes that are not drawn are held at the labels asked for, or at the
+    middle of those with most values.
 
     Parameters
     ----------
@@ -53,16 +54,21 @@ def plot_curves(ds: xr.Dataset, experiment: Experiment, out: str | Path, at: Map
             raise InputError(f"at: {axis!r} is not an axis that can be held; use one of {', '.join(numeric)}")
         _require_label(ds, axis, label, "at")
     figures = declared_figures(ds.attrs["spec"], experiment) if "spec" in ds.attrs and not at else ()
-    main = experiment.quantity(experiment.main)
     figures = figures or tuple(
-        Declared(name=f"{experiment.main}-against-{axis}", x=axis, at=dict(at)).complete(experiment)
+        Declared(name=f"{y}-against-{axis}", x=axis, y=y, at=dict(at)).complete(experiment)
         for axis in numeric
-        if ds.sizes[axis] > 1 and axis not in (*at, *main.along)
+        if ds.sizes[axis] > 1 and axis not in at and (y := _varying(experiment, axis))
     )
     written = [path for figure in figures if (path := _draw(ds, experiment, figure, Path(out)))]
     if not written:
         raise InputError("plot: no curve has two complete medians; finish the sweep, or give an axis a second label")
     return written
+
+
+def _varying(experiment: Experiment, axis: str) -> str:
+    """The main quantity, or the first other that is not the same along an axis; empty if all are."""
+    main = experiment.quantity(experiment.main)
+    return next((each.name for each in (main, *experiment.quantities) if axis not in each.along), "")
 
 
 def _require_label(ds: xr.Dataset, axis: str, label: Label, field: str) -> None:
@@ -139,7 +145,8 @@ def _draw(ds: xr.Dataset, experiment: Experiment, figure: Declared, out: Path) -
     """Draw one figure into PNG and SVG files; None where there is no curve."""
     for axis, label in figure.at.items():
         _require_label(ds, axis, label, f"figure {figure.name}: at")
-    curves = median_curves(ds.sel({axis: [label] for axis, label in figure.at.items()}), figure.y)
+    ds = ds.sel({axis: [label] for axis, label in figure.at.items()})
+    curves = median_curves(ds, figure.y).assign({name: median_curves(ds, name)[name] for name in figure.beside})
     curves = _followed(curves, experiment, figure)
     held = _held_labels(curves, experiment, figure)
     if held is None:
@@ -219,9 +226,11 @@ def _caption(
     text = f"{shows} of {trials} trials" + (f" at {fixed}" if fixed else "")
     text += f", where {figure.where}" if figure.where else ""
     defaults = experiment.settings().model_dump()
+    bracketed = "lower_bound" in curves and figure.y == experiment.main and figure.statistic == "median"
     other = [
         f"{group}.{key} = {value}"
         for group, values in settings.items()
+        if group != "certificate" or bracketed
         for key, value in values.items()
         if key != "sha256" and value != defaults.get(group, {}).get(key)
     ]

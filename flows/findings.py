@@ -17,6 +17,7 @@ from storage.curves import TRIALS, median_curves
 
 _FEWEST = 3  # labels along an axis
 _MOST = 150  # of one kind
+_DIGITS = 9  # of a power, after the point
 
 
 def findings(ds: xr.Dataset, experiment: Experiment) -> list[Finding]:
@@ -33,16 +34,24 @@ def findings(ds: xr.Dataset, experiment: Experiment) -> list[Finding]:
     Returns
     -------
     list of Finding
-        At most 150 of each kind.
+        Of at most 150 curves of each kind; how many more there are stands in a row of its own.
     """
     found: list[Finding] = []
     for expectation in experiment.expectations:
-        rows = (row for curve in _curves(ds, experiment, expectation) for row in _fitted(*curve, expectation))
-        found += islice(rows, _MOST)
+        curves = _curves(ds, experiment, expectation)
+        found += (row for curve in islice(curves, _MOST) for row in _fitted(*curve, expectation))
+        found += _left_out("Fits", f"{expectation.quantity} along {expectation.axis}", sum(1 for _ in curves))
     settings = json.loads(ds.attrs.get("settings", "{}"))
     for bound in (bound for bound in experiment.theory if bound.applies(settings)):
-        found += islice(_bounds(ds, experiment, bound), _MOST)
+        rows = _bounds(ds, experiment, bound)
+        found += islice(rows, _MOST)
+        found += _left_out("Theory", bound.label, sum(1 for _ in rows))
     return found
+
+
+def _left_out(section: str, name: str, count: int) -> list[Finding]:
+    """A row that says how many are not shown."""
+    return [Finding(section, name, math.nan, None, "", f"{count:,} more are left out here")] if count else []
 
 
 def _bounds(ds: xr.Dataset, experiment: Experiment, bound: Theory) -> Iterator[Finding]:
@@ -99,6 +108,7 @@ def _fitted(
         flat = flatness(x, values)
         text = f"largest median of {name} over {axis}, divided by the smallest"
         yield Finding("Fits", text, flat.ratio, None, expectation.expected, span)
+        yield Finding("Fits", f"power of {axis} in {name}", *_quoted(flat.change), "0 where it is flat", span)
         return
     compared = compare_growth(x, values) if expectation.kind == "growth" and x[0] > 1 else None
     fit = compared.power if compared else power_law(x, values)
@@ -109,5 +119,6 @@ def _fitted(
 
 
 def _quoted(fit: Fit) -> tuple[float, tuple[float, float] | None]:
-    """Mean over the trials with its interval; with one trial the estimate alone."""
-    return (fit.estimate, None) if math.isnan(fit.low) else (fit.mean, (fit.low, fit.high))
+    """Mean over the trials with its interval, with one trial the estimate alone; no digits that are rounding."""
+    mean, low, high = (round(each, _DIGITS) + 0.0 for each in (fit.mean, fit.low, fit.high))
+    return (round(fit.estimate, _DIGITS), None) if math.isnan(low) else (mean, (low, high))

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, LogLocator, NullFormatter, NullLocator, StrMethodFormatter
 
+from pipeline.approximation import METHODS
 from pipeline.experiment import Experiment, Label, Theory
 from pipeline.figure import Figure as Declared
 
@@ -26,12 +27,20 @@ _PANEL_CHARACTERS = 44
 _LEGEND_CHARACTERS = 34
 _MOST_BELOW = 6
 _MARGIN = 0.05  # of the length of an axis
+_NEAR = 10.0  # times the largest value that is measured: theory that begins below is in sight up to there
 _MOST_PANELS = 24
 _MOST_COLUMNS = 4
 _MOST_TICKS = 8
 _MOST_CHARACTERS = 44  # along an axis
 _DASHES = ["--", (0, (1, 1)), (0, (5, 1, 1, 1, 1, 1))]
 _MARKERS = "osD^vP*X"
+
+
+def line_places(axis: str, labels: Sequence[Label]) -> list[int]:
+    """Place of each label in lists of colours and markers: a method has the same in every sweep."""
+    if axis == "method" and all(label in METHODS for label in labels):
+        return [list(METHODS).index(str(label)) for label in labels]
+    return list(range(len(labels)))
 
 
 def draw_panels(
@@ -79,12 +88,17 @@ def draw_panels(
         grid = drawing.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
         for panel, each in zip(grid.flat, panels, strict=False):
             _draw_panel(panel, curves.sel(each), experiment, figure)
-        low, high = grid[0, 0].get_ylim()  # what the measurements need; theory may lie outside
+        low, high = grid[0, 0].get_ylim()  # what the measurements need; theory may lie far outside
         if figure.y_least is not None:
             most = float(curves[f"{figure.y}_max"].max())
             low, high = figure.y_least, most * (most / figure.y_least) ** _MARGIN
         for panel, each in zip(grid.flat, panels, strict=False):
             _draw_guides(panel, curves.sel(each), experiment, figure, {**each, **held}, settings)
+        if figure.y_scale == "log":
+            lines = [np.asarray(line.get_ydata(), dtype=np.float64) for panel in grid.flat for line in panel.lines]
+            near = [float(np.nanmax(values)) for values in lines if np.nanmin(values) < _NEAR * high]
+            high = max(high, min(max(near) * (high / low) ** _MARGIN, _NEAR * high))
+        for panel, each in zip(grid.flat, panels, strict=False):
             panel.set_ylim(low, high)
             named = [f"{axis} = {label}" if _is_number(label) else str(label) for axis, label in each.items()]
             panel.set_title(_plain(textwrap.fill(", ".join(named), _PANEL_CHARACTERS)))
@@ -143,19 +157,23 @@ def _is_number(label: object) -> bool:
 def _draw_panel(panel: Axes, curves: xr.Dataset, experiment: Experiment, figure: Declared) -> None:
     x, y = curves[figure.x].values, figure.y
     centre = y if figure.statistic == "median" else f"{y}_max"
-    for position, label in enumerate(curves[figure.lines].values.tolist()):
+    labels = curves[figure.lines].values.tolist()
+    for place, label in zip(line_places(figure.lines, labels), labels, strict=True):
         line = curves.sel({figure.lines: label})
         there = line[y].notnull().values
         if not there.any():
             continue
-        colour, marker = COLOURS[position % len(COLOURS)], _MARKERS[position % len(_MARKERS)]
+        colour, marker = COLOURS[place % len(COLOURS)], _MARKERS[place % len(_MARKERS)]
         text = f"{figure.lines} = {label:.3g}" if isinstance(label, float) else f"{figure.lines} = {label}"
         (drawn,) = panel.plot(x[there], line[centre].values[there], color=colour, marker=marker, markersize=3.5)
-        drawn.set_linestyle("-" if position < len(COLOURS) else "--")
+        drawn.set_linestyle("-" if place < len(COLOURS) else "--")
         drawn.set_label(text if _is_number(label) else _plain(str(label)))
         if figure.statistic == "median":
             low, high = (line[f"{y}_{suffix}"].values[there] for suffix in ("min", "max"))
             panel.fill_between(x[there], low, high, color=colour, alpha=0.2, linewidth=0)
+        for name, dash in zip(figure.beside, _DASHES * len(figure.beside), strict=False):
+            label = experiment.quantity(name).label or name.replace("_", " ")
+            panel.plot(x, line[name].values, color=colour, linestyle=dash, linewidth=1.2, label=f"beside: {label}")
         if y == experiment.main and "guarantee" in line and (line["guarantee"] > 0).any():
             promised = line["guarantee"].where(line["guarantee"] > 0).values
             panel.plot(
@@ -196,10 +214,10 @@ def _draw_guides(
             _said(bound, curves.sel({figure.lines: label}), labels | {figure.lines: label}, figure.x) for label in lines
         ]
         same = all(np.array_equal(said[0], each, equal_nan=True) for each in said)
-        for position, values in enumerate(said[:1] if same else said):
+        for place, values in zip(line_places(figure.lines, lines), said[:1] if same else said, strict=False):
             if np.isnan(values).all():
                 continue
-            colour = "0.2" if same else COLOURS[position % len(COLOURS)]
+            colour = "0.2" if same else COLOURS[place % len(COLOURS)]
             panel.plot(x, values, color=colour, linestyle=style, linewidth=1.0, label=bound.label)
     measured = curves[figure.y if figure.statistic == "median" else f"{figure.y}_max"]
     if figure.slope is not None:

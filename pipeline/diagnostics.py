@@ -21,7 +21,7 @@ import scipy.linalg
 from pipeline.approximation import checked_rank, checked_seed
 from pipeline.arrays import ROUNDING_LEVEL, BlockMatrix, FloatArray, as_matrix
 from pipeline.errors import InputError, shown
-from pipeline.svd import lapack_svd
+from pipeline.svd import Decomposition, lapack_svd
 from pipeline.tensor_train import bond_ranks
 
 
@@ -229,7 +229,12 @@ def leading_subspace_angles(f1: npt.ArrayLike | BlockMatrix, f2: npt.ArrayLike |
 
 
 def nonnegative_error(
-    matrix: npt.ArrayLike | BlockMatrix, rank: int, seed: int = 0, max_iter: int = 1000, tol: float = 1e-4
+    matrix: npt.ArrayLike | BlockMatrix,
+    rank: int,
+    seed: int = 0,
+    max_iter: int = 1000,
+    tol: float = 1e-4,
+    decomposition: Decomposition | None = None,
 ) -> NonnegativeFactorization:
     """Factor a non-negative matrix into non-negative factors, and compare with the truncated SVD.
 
@@ -248,6 +253,8 @@ def nonnegative_error(
         Most iterations.
     tol : float
         Part of the first iteration's violation of the optimality conditions at which to stop.
+    decomposition : Decomposition, optional
+        Of the matrix, to at least the rank, where it is known.
 
     Returns
     -------
@@ -280,9 +287,9 @@ def nonnegative_error(
         raise InputError(f"tol: {shown(tol)} is out of range; give a number strictly between 0 and 1")
     scaled = values / largest  # the start cuts entries below an absolute 1e-6
     left, right, iterations = _nonnegative_factors(scaled, rank, seed, max_iter, tol)
-    decomposition = lapack_svd(scaled)
+    decomposition = decomposition or lapack_svd(values)
     epsilon, frobenius_error = _relative_errors(scaled, left, right)
-    svd_epsilon, svd_frobenius_error = _relative_errors(scaled, *decomposition.balanced_factors(rank))
+    svd_epsilon, svd_frobenius_error = _relative_errors(values, *decomposition.balanced_factors(rank))
     return NonnegativeFactorization(
         left * largest,
         right,

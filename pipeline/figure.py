@@ -23,6 +23,8 @@ class Figure(BaseModel):
         Axis of numbers along the abscissa.
     y : str, optional
         Quantity, or the experiment's main one.
+    beside : list of str
+        Other quantities in the same units, whose medians are drawn in the same colours, dashed.
     lines : str, optional
         Axis whose labels are lines, or the last axis of names that is free.
     panels : list of str, optional
@@ -47,6 +49,7 @@ class Figure(BaseModel):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
     x: str
     y: str = ""
+    beside: list[str] = []
     lines: str = ""
     panels: list[str] | None = None
     at: dict[str, Any] = {}
@@ -72,6 +75,7 @@ class Figure(BaseModel):
         _require("x", [self.x], numbers)
         y = self.y or experiment.main
         _require("y", [y], [quantity.name for quantity in experiment.quantities])
+        _require("beside", self.beside, [each.name for each in experiment.quantities if each.name != y])
         held = [axis for axis in names if axis in (*(self.panels or []), *self.at)]
         lines = self.lines or next((axis for axis in reversed(names) if axis not in held), "")
         if not lines:
@@ -87,8 +91,9 @@ class Figure(BaseModel):
                     f"at.{axis}: {shown(label)} is not one label; write the number or name, such as n: 100"
                 )
         _require("theory", self.theory, [bound.name for bound in experiment.theory if bound.quantity == y])
-        if twice := [name for name in self.theory if self.theory.count(name) > 1]:
-            raise InputError(f"theory: {twice[0]!r} is listed twice; name each bound once")
+        for field, listed in (("theory", self.theory), ("beside", self.beside)):
+            if twice := [name for name in listed if listed.count(name) > 1]:
+                raise InputError(f"{field}: {twice[0]!r} is listed twice; name it once")
         _require_once({"x": [self.x], "lines": [lines], "panels": panels, "at": list(self.at)}, names)
         figure = self.model_copy(update={"y": y, "lines": lines, "panels": panels})
         try:

@@ -120,16 +120,16 @@ def exponential_polynomial(x: FloatArray, y: FloatArray, *, degree: int = 2, off
 
 
 def piecewise(x: FloatArray, y: FloatArray, *, pieces: int = 2) -> FloatArray:
-    """exp(−(1 + |a − b|) |x − y|²), a and b the sectors around 0 that x and y lie in by their first two coordinates."""
-    steps = np.abs(np.subtract.outer(_sectors(x, pieces), _sectors(y, pieces)))
+    """exp(−(1 + |a − b|) |x − y|²), a and b the parts of a quadrant that x and y lie in by their first coordinates."""
+    steps = np.abs(np.subtract.outer(_parts(x, pieces), _parts(y, pieces)))
     return exp_of_minus((1.0 + steps) * squared_distances(x, y))
 
 
-def _sectors(points: FloatArray, pieces: int) -> npt.NDArray[np.intp]:
-    """Number of the sector 0, …, pieces − 1 of the plane of the first two coordinates."""
-    second = points[:, 1] if points.shape[1] > 1 else np.zeros(len(points))
-    turns = np.arctan2(second, points[:, 0]) / (2 * np.pi) % 1.0
-    return np.minimum((turns * pieces).astype(np.intp), pieces - 1)
+def _parts(points: FloatArray, pieces: int) -> npt.NDArray[np.intp]:
+    """Number 0, …, pieces − 1 of the sector of a quadrant; of one coordinate alone, of the part of a unit interval."""
+    alone = points.shape[1] == 1
+    turns = points[:, 0] if alone else np.arctan2(points[:, 1], points[:, 0]) / (np.pi / 2)
+    return np.minimum((turns % 1.0 * pieces).astype(np.intp), pieces - 1)
 
 
 def minimum_graphon(x: FloatArray, y: FloatArray) -> FloatArray:

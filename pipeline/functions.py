@@ -78,8 +78,8 @@ class GeneratingFunction:
         Number of points: 2 for the entries of a matrix, d for those of a tensor of order d.
     parameters : mapping of str to Parameter
         What may be said of it, as ``{name: gaussian, scale: 2}`` in specs.
-    pointwise : bool
-        Whether an entry depends on its own points alone, or on those of a block of consecutive points too.
+    domain : str
+        Where its points must lie, such as "cube"; anywhere if empty.
     """
 
     name: str
@@ -89,7 +89,7 @@ class GeneratingFunction:
     symmetric: bool = True
     order: int = 2
     parameters: Mapping[str, Parameter] = field(default_factory=dict, hash=False)
-    pointwise: bool = True
+    domain: str = ""
 
     @property
     def summary(self) -> str:
@@ -98,6 +98,7 @@ class GeneratingFunction:
             f"{key} = {each.default:g} ({', '.join(map(str, each.choices)) or f'{each.least:g} to {each.greatest:g}'})"
             for key, each in self.parameters.items()
         ]
+        said += [f"of points of {self.domain}-*"] if self.domain else []
         return f"{self.formula}  ({self.source})" + (f"; {', '.join(said)}" if said else "")
 
     def __call__(self, *points: FloatArray) -> FloatArray:
@@ -176,7 +177,7 @@ BUILT_IN: dict[str, GeneratingFunction] = {
         ),
         GeneratingFunction(
             "piecewise",
-            "exp(-(1 + |a - b|) |x - y|^2), a and b the sectors of a plane that x and y lie in",
+            "exp(-(1 + |a - b|) |x - y|^2), a and b the parts of a quadrant that x and y lie in",
             "Udell and Townsend, definition 4.4",
             formulas.piecewise,
             parameters={"pieces": Parameter(2, 1, 1000)},
@@ -184,14 +185,16 @@ BUILT_IN: dict[str, GeneratingFunction] = {
         GeneratingFunction(
             "minimum_graphon",
             "mean of min(x_a, y_a)",
-            "Udell and Townsend, definition 4.6, on cube-symmetric",
+            "Udell and Townsend, definition 4.6",
             formulas.minimum_graphon,
+            domain="cube",
         ),
         GeneratingFunction(
             "block_graphon",
             "within or between, as x_1 and y_1 share one of equal blocks of [0, 1]",
-            "Udell and Townsend, definition 4.6, on cube-symmetric",
+            "Udell and Townsend, definition 4.6",
             formulas.block_graphon,
+            domain="cube",
             parameters={
                 "blocks": Parameter(3, 1, 1000),
                 "within": Parameter(0.8, 0, 1),
@@ -220,7 +223,6 @@ BUILT_IN: dict[str, GeneratingFunction] = {
             f"{_ELEMENTWISE}, functions of k x k blocks",
             formulas.block_softmax,
             symmetric=False,
-            pointwise=False,
             parameters={"side": Parameter(4, choices=(2, 4, 8, 16, 32, 64))},
         ),
         GeneratingFunction(

@@ -2,15 +2,17 @@
 
 import json
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from flows.panels import COLOURS
-from pipeline.experiment import Experiment, Quantity
+from flows.panels import COLOURS, line_places
+from pipeline.errors import InputError
+from pipeline.experiment import Experiment, Label, Quantity
+from pipeline.grid import declared_figures
 from storage import Status, median_curves
 from storage.curves import TRIALS
 
@@ -39,7 +41,8 @@ def curve_data(ds: xr.Dataset, experiment: Experiment) -> dict[str, Any] | None:
     if TRIALS not in ds.dims:
         ds = ds.expand_dims(TRIALS)
     axes = [axis for axis in experiment.axes if axis.name != TRIALS]
-    order = [*(axis.name for axis in axes), TRIALS]
+    labels = {axis.name: ds[axis.name].values.tolist() for axis in axes}
+    order = [*labels, TRIALS]
     status = ds["status"].transpose(*order).values
     done, declared = status == Status.DONE, (status != Status.SKIPPED).sum(axis=-1).ravel()
     every_trial = int(done.sum()) <= MOST_CELLS
@@ -67,12 +70,14 @@ def curve_data(ds: xr.Dataset, experiment: Experiment) -> dict[str, Any] | None:
                 "name": axis.name,
                 "text": axis.description,
                 "numeric": axis.numeric,
-                "labels": ds[axis.name].values.tolist(),
+                "labels": labels[axis.name],
+                "places": line_places(axis.name, labels[axis.name]),
             }
             for axis in axes
         ],
         "trials": {"name": TRIALS, "labels": ds[TRIALS].values.tolist()},
         "quantities": [{"name": each.name, "text": each.long_name, "units": each.units} for each in kept],
+        "figures": _figures(ds, experiment, labels, list(values)),
         "main": experiment.main,
         "bound": _BOUND if _BOUND in values else None,
         "theory": _theory(
@@ -106,6 +111,34 @@ def _statistics(ds: xr.Dataset, quantity: Quantity, order: list[str]) -> npt.NDA
     curves = median_curves(ds, quantity.name)
     columns = [curves[f"{quantity.name}{suffix}"].transpose(*order[:-1]).values for suffix in ("", "_min", "_max")]
     return np.stack(columns, axis=-1)
+
+
+def _figures(
+    ds: xr.Dataset, experiment: Experiment, labels: Mapping[str, list[Label]], shown: Sequence[str]
+) -> list[dict[str, Any]]:
+    """What the figures set that the specification declares, as places in lists; those along a diagonal are left out."""
+    try:
+        declared = declared_figures(ds.attrs.get("spec", ""), experiment)
+    except InputError:
+        return []
+    names = list(labels)
+    return [
+        {
+            "name": figure.name,
+            "quantity": shown.index(figure.y),
+            "x": names.index(figure.x),
+            "lines": names.index(figure.lines),
+            "at": {names.index(axis): labels[axis].index(label) for axis, label in figure.at.items()},
+            "xScale": figure.x_scale,
+            "yScale": figure.y_scale,
+            "yLeast": figure.y_least,
+        }
+        for figure in declared
+        if figure.y in shown
+        and not figure.where
+        and len(labels[figure.x]) > 1
+        and all(label in labels[axis] for axis, label in figure.at.items())
+    ]
 
 
 def _theory(

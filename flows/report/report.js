@@ -12,10 +12,10 @@
   const places = new Map(); // index of a curve point in the box of all labels → its place in the arrays
   data.points.reduce((index, step, place) => (places.set(index + step, place), index + step), 0);
   const element = (id) => document.getElementById(id);
-  const numbers = (axis) => axis.numeric && axis.labels.length > 1;
-  const several = (list) => axes.filter(list).length ? axes.filter(list) : axes;
-  const xAxes = several(numbers);
-  const state = { x: 0, lines: 0, quantity: 0, held: {}, drawn: new Set(), xScale: "log", yScale: "log", bound: true, theory: true };
+  const numbers = axes.filter((axis) => axis.numeric && axis.labels.length > 1);
+  const xAxes = numbers.length ? numbers : axes;
+  const state = { figure: "", x: 0, lines: 0, quantity: 0, held: {}, drawn: new Set(), xScale: "log", yScale: "log",
+    bound: true, theory: true };
 
   // --- what is known of a curve point -------------------------------------------------------------------------------
 
@@ -52,26 +52,37 @@
 
   // --- choices ------------------------------------------------------------------------------------------------------
 
-  function holdBest(fixed) { // labels of the other axes with the most points, nearest the middle
+  function holdBest(fixed) { // labels of the other axes with the most points, nearest the middle; false if none
     const free = axes.map((_, i) => i).filter((i) => i !== state.x && i !== state.lines);
     const name = quantities[state.quantity].name;
-    const counts = new Map();
+    const found = new Map();
     for (const [index, place] of places) {
       const labels = free.map((i) => Math.floor(index / strides[i]) % axes[i].labels.length);
-      if (!free.every((axis, i) => fixed[axis] === undefined || fixed[axis] === labels[i])) continue;
-      if (statistics(place, name) !== null) counts.set(labels.join(), (counts.get(labels.join()) || 0) + 1);
+      const fits = free.every((axis, i) => labels[i] === (fixed[axis] ?? labels[i]));
+      if (!fits || statistics(place, name) === null) continue;
+      const { count } = found.get(labels.join()) ?? { count: 0 };
+      found.set(labels.join(), { labels, count: count + 1 });
     }
-    if (!counts.size && Object.keys(fixed).length) return holdBest({});
-    const off = (key) => free.map((i) => axes[i]).reduce((sum, axis, i) => {
-      const label = Number(key.split(",")[i]);
+    const off = (labels) => labels.reduce((sum, label, i) => {
+      const axis = axes[free[i]];
       return sum + (axis.numeric ? Math.abs(2 * label + 1 - axis.labels.length) : label / 1e3);
     }, 0);
-    let best = free.map(() => 0).join();
-    counts.forEach((count, key) => {
-      const other = counts.get(best) || 0;
-      if (count > other || (count === other && off(key) < off(best))) best = key;
-    });
-    state.held = Object.fromEntries(free.map((axis, i) => [axis, Number(best.split(",")[i])]));
+    const [best] = [...found.values()].sort((a, b) => b.count - a.count || off(a.labels) - off(b.labels));
+    state.held = Object.fromEntries(free.map((axis, i) => [axis, best ? best.labels[i] : 0]));
+    return found.size > 0;
+  }
+
+  function keepNames(change) { // a function that was chosen stays when the axes are changed
+    const names = Object.fromEntries(Object.entries(state.held).filter(([axis]) => !axes[axis].numeric));
+    change();
+    if (!holdBest(names)) holdBest({});
+  }
+
+  function adopt({ quantity, x, lines, at, xScale, yScale }) { // what a declared figure sets; false if it has no curve
+    Object.assign(state, { quantity, x, lines, xScale, yScale, drawn: new Set(axes[lines].labels.keys()) });
+    const found = holdBest(at);
+    state.drawn = new Set(curves().filter(({ points }) => points.length).map(({ line }) => line));
+    return found;
   }
 
   function chooseLines() { // the last axis of names, which is the method, unless x took it
@@ -92,7 +103,12 @@
   }
 
   function scaleOfY() {
-    return data.values[quantities[state.quantity].name].every((value) => value === null || value > 0) ? "log" : "linear";
+    const there = data.values[quantities[state.quantity].name].filter((value) => value !== null);
+    const positive = there.filter((value) => value > 0);
+    const [least, most] = positive.reduce(([low, high], value) => [Math.min(low, value), Math.max(high, value)],
+      [Infinity, 0]);
+    const wide = most > 100 * least && there.every((value) => value >= 0);
+    return wide || positive.length === there.length ? "log" : "linear";
   }
 
   // --- controls -----------------------------------------------------------------------------------------------------
@@ -106,13 +122,22 @@
   function select(id, text, options, value, change) {
     const list = make("select", { id }, ...options.map(([each, label]) => make("option", { value: each }, label)));
     list.value = value;
-    list.addEventListener("change", () => { change(list.value); draw(); });
+    list.addEventListener("change", () => {
+      state.figure = "";
+      change(list.value);
+      show();
+      element(id).focus();
+    });
     return make("label", { className: "choice", htmlFor: id }, text, list);
   }
 
   function checkbox(id, text, checked, change, colour) {
     const box = make("input", { type: "checkbox", id, checked });
-    box.addEventListener("change", () => { change(box.checked); draw(); });
+    box.addEventListener("change", () => {
+      state.figure = "";
+      change(box.checked);
+      draw();
+    });
     const swatch = colour ? [make("span", { className: "swatch" })] : [];
     swatch.forEach((each) => { each.style.background = colour; each.setAttribute("aria-hidden", "true"); });
     return make("label", { htmlFor: id }, box, ...swatch, text);
@@ -125,46 +150,39 @@
 
   const byIndex = (list) => list.map((axis) => [axes.indexOf(axis), axis.name]);
   const scales = [["log", "logarithmic"], ["linear", "linear"]];
-  const colourOf = (line) => colours[line % colours.length];
+  const placeOf = (line) => axes[state.lines].places[line];
+  const colourOf = (line) => colours[placeOf(line) % colours.length];
 
   function showWhat() {
+    const named = [...figures.map(({ name }, i) => [i, name]), ["", "own choice"]];
+    const figure = select("figure", "Figure", named, state.figure, (value) => {
+      state.figure = value;
+      if (value) adopt(figures[value]);
+    });
     const chosen = quantities.map((quantity, i) => [i, quantity.name]);
     const quantity = select("quantity", "Quantity", chosen, state.quantity, (value) => {
       state.quantity = Number(value);
-      element("yscale").value = state.yScale = scaleOfY();
+      state.yScale = scaleOfY();
     });
-    const x = select("x", "Horizontal axis", byIndex(xAxes), state.x, (value) => {
-      const fixed = textsHeld();
+    const x = select("x", "Horizontal axis", byIndex(xAxes), state.x, (value) => keepNames(() => {
       state.x = Number(value);
       if (state.lines === state.x) chooseLines();
-      element("xscale").value = state.xScale = scaleOfX();
-      holdBest(fixed);
-      showLines();
-      showHeld();
-    });
+      state.xScale = scaleOfX();
+    }));
     const bound = checkbox("bound", "Lower bound", state.bound, (checked) => { state.bound = checked; });
     const theory = checkbox("theory", "Theory", state.theory, (checked) => { state.theory = checked; });
-    fill("what", "Draw", quantity, x,
+    fill("what", "Draw", ...(figures.length ? [figure] : []), quantity, x,
       select("xscale", "Horizontal scale", scales, state.xScale, (to) => { state.xScale = to; }),
       select("yscale", "Vertical scale", scales, state.yScale, (to) => { state.yScale = to; }),
       ...(data.bound === null ? [] : [bound]), ...(data.theory.length ? [theory] : []));
   }
 
-  function textsHeld() { // a function that was chosen stays when the axes are changed
-    return Object.fromEntries(Object.entries(state.held).filter(([axis]) => !axes[axis].numeric));
-  }
-
   function showLines() {
     const others = axes.filter((axis, i) => i === state.lines || (i !== state.x && axis.labels.length > 1));
-    const which = select("lines", "One line for each", byIndex(others), state.lines, (value) => {
-      const fixed = textsHeld();
+    const which = select("lines", "One line for each", byIndex(others), state.lines, (value) => keepNames(() => {
       state.lines = Number(value);
       drawFirst();
-      holdBest(fixed);
-      showLines();
-      showHeld();
-      element("lines").focus();
-    });
+    }));
     const boxes = axes[state.lines].labels.map((label, i) => checkbox(`line-${i}`, String(label), state.drawn.has(i),
       (checked) => { state.drawn[checked ? "add" : "delete"](i); }, colourOf(i)));
     fill("which", "Lines", which, ...boxes);
@@ -180,13 +198,22 @@
     }));
   }
 
+  function show() {
+    showWhat();
+    showLines();
+    showHeld();
+    draw();
+  }
+
   // --- drawing ------------------------------------------------------------------------------------------------------
 
   const brief = (text) => (text.length > LONGEST ? `${text.slice(0, LONGEST)}…` : text);
   // Plotly takes some tags in its texts for markup
   const escaped = (text) => text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
   const plain = (text) => escaped(brief(String(text)));
-  const folded = (text) => (text.match(new RegExp(`.{1,${LONGEST}}(?= |$)|.{1,${LONGEST}}`, "g")) || []).map((line) => escaped(line.trim())).join("<br>");
+  const folded = (text) => (text.match(new RegExp(`.{1,${LONGEST}}(?= |$)|.{1,${LONGEST}}`, "g")) || [])
+    .map((line) => escaped(line.trim())).join("<br>");
+  const hasPlace = (value) => value !== null && (value > 0 || state.yScale !== "log");
 
   function hover(point, label) {
     const { name, units } = quantities[state.quantity], unit = units === "1" ? "" : ` ${plain(units)}`;
@@ -208,26 +235,27 @@
     const { labels, name, numeric } = axes[state.lines];
     return [...state.drawn].sort((a, b) => a - b).map((line) => {
       const points = axes[state.x].labels.map((_, x) => pointOf(x, line)).filter((point) => point !== null);
-      const fits = points.filter((point) => (state.xScale !== "log" || point.x > 0)
-        && (state.yScale !== "log" || point.least > 0));
+      const fits = points.filter((point) => (state.xScale !== "log" || point.x > 0) && hasPlace(point.median));
       return { line, label: numeric ? `${name} = ${labels[line]}` : labels[line], points, fits };
     });
   }
 
   function traces(drawn) {
-    const made = [];
+    const made = [], [low] = measured(drawn);
     for (const { line, label, fits } of drawn) {
       const colour = colourOf(line), x = fits.map((point) => point.x);
-      made.push({ x: [...x, ...x.slice().reverse()], y: [...fits.map((point) => point.least),
-        ...fits.map((point) => point.most).reverse()], type: "scatter", mode: "lines", fill: "toself", fillcolor: `${colour}33`,
-        line: { width: 0 }, hoverinfo: "skip", showlegend: false, meta: "range" });
+      const from = fits.map(({ least, median }) => (hasPlace(least) ? least : Math.min(low, median)));
+      made.push({ x: [...x, ...x.slice().reverse()], y: [...from, ...fits.map((point) => point.most).reverse()],
+        type: "scatter", mode: "lines", fill: "toself", fillcolor: `${colour}33`, line: { width: 0 }, hoverinfo: "skip",
+        showlegend: false, meta: "range" });
       made.push({ x, y: fits.map((point) => point.median), type: "scatter", mode: "lines+markers", name: plain(label),
-        line: { color: colour, width: 2, dash: DASHES[Math.floor(line / colours.length) % DASHES.length] },
-        marker: { color: colour, size: 7, symbol: SYMBOLS[line % SYMBOLS.length] }, meta: "median",
+        line: { color: colour, width: 2, dash: DASHES[Math.floor(placeOf(line) / colours.length) % DASHES.length] },
+        marker: { color: colour, size: 7, symbol: SYMBOLS[placeOf(line) % SYMBOLS.length] }, meta: "median",
         hovertext: fits.map((point) => hover(point, label)), hoverinfo: "text", showlegend: true });
     }
     if (state.bound && hasBound()) {
-      made.push(...beside(drawn, ({ bound }) => bound, { name: "lower bound", meta: "bound", mode: "lines+markers", dash: "dot" }));
+      made.push(...beside(drawn, ({ bound }) => bound,
+        { name: "lower bound", meta: "bound", mode: "lines+markers", dash: "dot" }));
     }
     if (!state.theory) return made;
     return [...made, ...theorems().flatMap(({ label, values }, i) => beside(drawn, ({ place }) => values[place],
@@ -235,8 +263,8 @@
   }
 
   function beside(drawn, valueOf, { name, meta, mode, dash }) { // one line where all curves share it
-    const lines = drawn.map(({ line, fits }) => ({ line, points: fits.map((point) => ({ x: point.x, y: valueOf(point) }))
-      .filter(({ y }) => y !== null && (y > 0 || state.yScale !== "log")) }));
+    const lines = drawn.map(({ line, fits }) => ({
+      line, points: fits.map((point) => ({ x: point.x, y: valueOf(point) })).filter(({ y }) => hasPlace(y)) }));
     const shared = new Map(), every = lines.flatMap(({ points }) => points);
     every.forEach(({ x, y }) => shared.set(x, y));
     const same = every.every(({ x, y }) => shared.get(x) === y);
@@ -253,26 +281,37 @@
   }
 
   function measured(drawn) { // smallest and greatest value to show: theory may lie far outside
-    const values = drawn.flatMap(({ fits }) => fits.flatMap(({ least, most, bound }) => [least, most,
-      ...(state.bound && bound !== null && (bound > 0 || state.yScale !== "log") ? [bound] : [])]));
+    const floor = figures[state.figure]?.yLeast ?? -Infinity;
+    const values = drawn.flatMap(({ fits }) => fits.flatMap(({ least, median, most, bound }) => [least, median, most,
+      state.bound ? bound : null])).filter(hasPlace).map((value) => Math.max(value, floor));
     const scaled = state.yScale === "log" ? values.map(Math.log10) : values;
     const [low, high] = [Math.min(...scaled), Math.max(...scaled)];
     const margin = MARGIN * (high - low) || MARGIN * (Math.abs(high) || 1);
-    const ends = [low - margin, high + margin];
-    return state.yScale === "log" ? ends.map((end) => 10 ** end) : ends;
+    const ends = [low - margin, high + margin].map((end) => (state.yScale === "log" ? 10 ** end : end));
+    return [floor > 0 ? floor : ends[0], ends[1]];
+  }
+
+  function tickStep(scale, low, high) { // by decades, or 1, 2, 5: where Plotly would label every digit, they overlap
+    const decades = Math.log10(high / low);
+    if (scale !== "log" || !(decades >= 1)) return {};
+    return { dtick: decades < 2 ? "D2" : Math.ceil(decades / MOST_TICKS) };
   }
 
   function layout(drawn) {
-    const ends = measured(drawn).map((end) => (state.yScale === "log" ? Math.log10(end) : end));
+    const [low, high] = measured(drawn), xs = drawn.flatMap(({ fits }) => fits.map((point) => point.x));
+    const range = [low, high].map((end) => (state.yScale === "log" ? Math.log10(end) : end));
     const x = axes[state.x], { name, units } = quantities[state.quantity];
-    const shown = { tickmode: "array", tickvals: x.labels, ticktext: x.labels.map(plain) };
-    const ticks = x.numeric ? x.labels.length <= MOST_TICKS && shown
-      : { ...shown, categoryorder: "array", categoryarray: x.labels };
+    const each = { tickmode: "array", tickvals: x.labels, ticktext: x.labels.map(plain) };
+    const few = x.labels.length <= MOST_TICKS ? each : tickStep(state.xScale, Math.min(...xs), Math.max(...xs));
+    const ticks = x.numeric ? few : { ...each, categoryorder: "array", categoryarray: x.labels };
     const axis = { automargin: true, gridcolor: "#e4e4e4", linecolor: "#8a8a8a", ticks: "outside", zeroline: false,
       exponentformat: "power" };
     return {
-      xaxis: { ...axis, ...ticks, type: x.numeric ? state.xScale : "category", title: { text: `${plain(x.text)} ${plain(x.name)}` } },
-      yaxis: { ...axis, type: state.yScale, ...(ends.every(Number.isFinite) ? { range: ends } : {}), title: { text: plain(units === "1" ? name : `${name} (${units})`) } },
+      xaxis: { ...axis, ...ticks, type: x.numeric ? state.xScale : "category",
+        title: { text: `${plain(x.text)} ${plain(x.name)}` } },
+      yaxis: { ...axis, ...tickStep(state.yScale, low, high), type: state.yScale,
+        ...(range.every(Number.isFinite) ? { range } : {}),
+        title: { text: plain(units === "1" ? name : `${name} (${units})`) } },
       margin: { l: 50, r: 10, t: 15, b: 40 }, hovermode: "closest", paper_bgcolor: "#fff", plot_bgcolor: "#fff",
       legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom", itemclick: false, itemdoubleclick: false },
       hoverlabel: { align: "left", bgcolor: "#fff", bordercolor: "#595959", font: { color: "#1a1a1a", size: 12 } },
@@ -286,16 +325,17 @@
     const points = drawn.flatMap((curve) => curve.points), fits = drawn.flatMap((curve) => curve.fits);
     const counts = points.map((point) => data.declared[point.place]).reduce((range, count) =>
       [Math.min(range[0], count), Math.max(range[1], count)], [Infinity, 0]);
+    const trialCount = [...new Set(counts)].join(" to ");
     const sentences = fits.length
-      ? [`Median (line) and range (band) of ${[...new Set(counts)].join(" to ")} trials of ${name}, ${text}, at ${held.join(", ")}.`]
+      ? [`Median (line) and range (band) of ${trialCount} trials of ${name}, ${text}, at ${held.join(", ")}.`]
       : [`Nothing to draw of ${name} at ${held.join(", ")}: choose other labels, lines or scales.`];
     const missing = drawn.length * axes[state.x].labels.length - points.length;
     if (missing) sentences.push(`${missing} points of these lines are not complete, or belong to no sweep.`);
-    if (points.length > fits.length) {
-      sentences.push(`${points.length - fits.length} points that are not positive have no place on a logarithmic scale.`);
-    }
+    const without = points.length - fits.length;
+    if (without) sentences.push(`${without} points that are not positive have no place on a logarithmic scale.`);
     element("caption").textContent = sentences.join(" ");
-    const ends = fits.length ? `, from ${Math.min(...fits.map((p) => p.median))} to ${Math.max(...fits.map((p) => p.median))}` : "";
+    const medians = fits.map((point) => point.median);
+    const ends = fits.length ? `, from ${Math.min(...medians)} to ${Math.max(...medians)}` : "";
     element("plot").setAttribute("aria-label", `${name} against ${axes[state.x].name}, ${drawn.length} lines${ends}: `
       + `${drawn.map((curve) => curve.label).join(", ")}. The numbers stand in the table below.`);
   }
@@ -307,7 +347,7 @@
     const rows = drawn.flatMap(({ label, points }) => points.map((point) => [label, point.x, point.median, point.least,
       point.most, data.declared[point.place], ...(hasBound() ? [point.bound ?? "–"] : []),
       ...said.map(({ values }) => values[point.place] ?? "–")]));
-    const cell = (tag) => (value, i) => make(tag, { className: i && typeof value !== "object" ? "number" : "" }, String(value));
+    const cell = (tag) => (value, i) => make(tag, { className: i ? "number" : "" }, String(value));
     const more = rows.length > MOST_ROWS ? `, the first ${MOST_ROWS} of ${rows.length} rows` : "";
     element("table").replaceChildren(
       make("caption", {}, `${quantities[state.quantity].name}${more}`),
@@ -316,24 +356,30 @@
   }
 
   function draw() {
-    const drawn = curves();
-    Plotly.react(element("plot"), traces(drawn), layout(drawn), { responsive: true, displayModeBar: false });
+    const drawn = curves(), made = traces(drawn);
+    element("plot").style.setProperty("--entries", made.filter((trace) => trace.showlegend).length);
+    Plotly.react(element("plot"), made, layout(drawn), { responsive: true, displayModeBar: false });
     describe(drawn);
     tabulate(drawn);
     if (element("bound")) element("bound").disabled = !hasBound();
     if (element("theory")) element("theory").disabled = !theorems().length;
+    if (figures.length) element("figure").value = state.figure;
   }
 
   element("controls").addEventListener("submit", (event) => event.preventDefault());
-  element("controls").append(...["what", "which", "held"].map((id) => make("fieldset", { id, className: id === "which" ? "lines" : "" })));
-  element("save").addEventListener("click", () => Plotly.downloadImage(element("plot"),
-    { format: "svg", width: 900, height: 560, filename: `${quantities[state.quantity].name}-against-${axes[state.x].name}` }));
-  state.x = axes.indexOf(xAxes[0]);
-  chooseLines();
-  [state.xScale, state.yScale] = [scaleOfX(), scaleOfY()];
-  holdBest({});
-  showWhat();
-  showLines();
-  showHeld();
-  draw();
+  element("controls").append(...["what", "which", "held"].map((id) => make("fieldset", { id })));
+  element("save").addEventListener("click", () => Plotly.downloadImage(element("plot"), { format: "svg", width: 900,
+    height: 560, filename: `${quantities[state.quantity].name}-against-${axes[state.x].name}` }));
+  const figures = data.figures.filter(adopt);
+  if (figures.length) {
+    state.figure = 0;
+    adopt(figures[0]);
+  } else {
+    state.x = axes.indexOf(xAxes[0]);
+    state.quantity = 0;
+    chooseLines();
+    [state.xScale, state.yScale] = [scaleOfX(), scaleOfY()];
+    holdBest({});
+  }
+  show();
 })();

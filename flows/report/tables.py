@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 MOST_ROWS = 200
+_MOST_OPEN = 20
 
 
 @dataclass(frozen=True)
@@ -56,21 +57,25 @@ class Finding:
     where: str
 
 
-def finding_sections(findings: Sequence[Finding]) -> list[tuple[str, Table]]:
-    """A heading and a table each section that has findings."""
+def finding_sections(findings: Sequence[Finding]) -> list[tuple[str, Table, Table | None]]:
+    """A heading, the table of the first findings and that of the others, each section that has findings."""
     sections: dict[str, list[Finding]] = {}
     for finding in findings:
         sections.setdefault(finding.section, []).append(finding)
-    return [(section, _table(section, found)) for section, found in sections.items()]
+    return [(section, *_tables(section, found)) for section, found in sections.items()]
 
 
-def _table(section: str, findings: list[Finding]) -> Table:
+def _tables(section: str, findings: list[Finding]) -> tuple[Table, Table | None]:
+    header = ("Name", "Where", "Expected", "Estimate", "Interval")
     rows = [
         (each.name, each.where, each.expected, number(each.estimate), _interval(each.interval))
         for each in findings[:MOST_ROWS]
     ]
+    first, others = Table(section, header, rows[:_MOST_OPEN], 3), rows[_MOST_OPEN:]
+    if not others:
+        return first, None
     note = f"The first {MOST_ROWS} of {len(findings)}." if len(findings) > MOST_ROWS else ""
-    return Table(section, ("Name", "Where", "Expected", "Estimate", "Interval"), rows, 3, note)
+    return first, Table(f"{section}, from row {_MOST_OPEN + 1} on", header, others, 3, note)
 
 
 def number(value: float) -> str:

@@ -42,6 +42,7 @@ from pipeline.experiments.generated import (
     Sizes,
     labels_of_file,
     of_functions,
+    on_its_domain,
     orders,
     recipe_of,
     require_entries,
@@ -301,21 +302,29 @@ def _embedding_error(function: str, sampling: Sampling, columns: Columns) -> Flo
     return embedding_error(columns["n"], columns["n"], columns["r"])
 
 
-def _settings_used(labels: Mapping[str, Sequence[Label]]) -> set[str]:
+def settings_used(labels: Mapping[str, Sequence[Label]]) -> set[str]:
+    """Groups of settings on which values depend."""
     return {"svd", "certificate", *map(str, labels["method"])}  # the lower bound rests on the decomposition
 
 
+METHOD = Axis("method", str, "approximation method", "method", check=get_method)
+RANK_WITHIN_SIZE = Constraint(
+    ("r", "n"),
+    "r <= n",
+    lambda columns, _: columns["r"] <= columns["n"],
+    "lower r, raise n, or add 'where: r <= n'",
+)
 APPROXIMATION = Experiment(
     name="approximation",
     summary="relative max-norm error of rank-r approximations",
-    revision=4,
+    revision=5,
     axes=(
         FUNCTION,
         SAMPLING,
         DIMENSION,
         SIZE,
         RANK,
-        Axis("method", str, "approximation method", "method", check=get_method),
+        METHOD,
         SEED,
     ),
     shared=SHARED,
@@ -337,14 +346,10 @@ APPROXIMATION = Experiment(
     ),
     main="epsilon",
     settings=ApproximationSettings,
-    settings_used=_settings_used,
+    settings_used=settings_used,
     constraints=(
-        Constraint(
-            ("r", "n"),
-            "r <= n",
-            lambda columns, _: columns["r"] <= columns["n"],
-            "lower r, raise n, or add 'where: r <= n'",
-        ),
+        RANK_WITHIN_SIZE,
+        on_its_domain(),
         Constraint(
             ("function", "method"),
             "the rule that random_embedding is for matrices",

@@ -6,7 +6,7 @@ and values are √m times the points of three sides of one sampling scheme, so t
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from time import perf_counter
@@ -16,13 +16,19 @@ import numpy as np
 from pipeline.approximation import Problem, get_method
 from pipeline.arrays import FloatArray, Matrix
 from pipeline.errors import InputError
-from pipeline.experiment import Axis, Case, Columns, Constraint, Cost, Experiment, Label, Quantity, Spread
-from pipeline.experiments.approximation import APPROXIMATION, ApproximationSettings
+from pipeline.experiment import Case, Columns, Constraint, Cost, Experiment, Quantity, Spread
+from pipeline.experiments.approximation import (
+    APPROXIMATION,
+    METHOD,
+    RANK_WITHIN_SIZE,
+    ApproximationSettings,
+    settings_used,
+)
 from pipeline.experiments.generated import DIMENSION, PRODUCT, RANK, SAMPLING, SEED, SIZE, never_spread
 from pipeline.growth import constants
 from pipeline.matrix import function_matrix
 from pipeline.passes import STORED_BYTES, Piece, max_error, max_norm, no_columns, tiles, times
-from pipeline.sampling import get_sampling
+from pipeline.sampling import SAMPLINGS, get_sampling
 from pipeline.svd import Decompositions
 from pipeline.theory import BUILT_IN_BOUNDS, embedding_rank
 
@@ -180,10 +186,7 @@ def _floats(columns: Columns, *axes: str) -> list[FloatArray]:
     return [columns[axis].astype(np.float64) for axis in axes]
 
 
-def _settings_used(labels: Mapping[str, Sequence[Label]]) -> set[str]:
-    return {"svd", "certificate", *map(str, labels["method"])}  # the lower bound rests on the decomposition
-
-
+_BOUNDED = [name for name, sampling in SAMPLINGS.items() if sampling.domain in ("ball", "sphere")]
 ATTENTION = Experiment(
     name="attention",
     summary="error of attention's output under rank-r approximations of its matrix",
@@ -193,7 +196,7 @@ ATTENTION = Experiment(
         DIMENSION,
         SIZE,
         RANK,
-        Axis("method", str, "approximation method", "method", check=get_method),
+        METHOD,
         SEED,
     ),
     shared=("sampling", "m", "n", "seed"),
@@ -215,13 +218,14 @@ ATTENTION = Experiment(
     ),
     main="output_error",
     settings=ApproximationSettings,
-    settings_used=_settings_used,
+    settings_used=settings_used,
     constraints=(
+        RANK_WITHIN_SIZE,
         Constraint(
-            ("r", "n"),
-            "r <= n",
-            lambda columns, _: columns["r"] <= columns["n"],
-            "lower r, raise n, or add 'where: r <= n'",
+            ("sampling",),
+            "the rule that queries and keys, sqrt(m) times the points, are of norm sqrt(m) at most",
+            lambda columns, _: np.isin(columns["sampling"], _BOUNDED),
+            f"use one of {', '.join(_BOUNDED)}",
         ),
     ),
     labels_of_file=lambda path: {},

@@ -29,6 +29,7 @@ from pipeline.experiments.generated import (
     matrices_only,
     never_spread,
     of_functions,
+    on_its_domain,
     recipe_of,
     require_entries,
 )
@@ -149,8 +150,9 @@ def _rank_of_truncation(shared: _Shared, tolerance: float) -> int:
             if error <= tolerance:
                 return rank
             rounding = max(rounding, error - truncation)
-    reached = shared.truncations.min() + rounding
-    raise InputError(f"tolerance: {tolerance:.3g} is below the rounding of the SVD ({reached:.3g}); raise it")
+    unit = shared.norm if shared.settings.tolerance.scale == "relative" else 1.0
+    given, reached = tolerance / unit, (shared.truncations.min() + rounding) / unit
+    raise InputError(f"tolerance: {given:.3g} is below the rounding of the SVD ({reached:.3g}); raise it")
 
 
 def _lower_rank(shared: _Shared, tolerance: float, rank: int) -> int:
@@ -189,8 +191,8 @@ def _prepare_cost(columns: Columns, settings: EpsilonRankSettings) -> Cost:
 def _evaluate_cost(columns: Columns, settings: EpsilonRankSettings) -> Cost:
     sizes = Sizes.of(columns, settings.files)
     n, method = sizes.n, columns["method"]
-    rank: FloatArray = n / 4
-    seconds = 1e-3 + 2 * PRODUCT * n * n * rank
+    rank = 3 * np.sqrt(n)  # of those that are searched
+    seconds = 1e-3 + PRODUCT * n * n * n / 2  # of a truncation at n/4
     for name in _SEARCHED:
         options = getattr(settings, name)
         steps = iterations_cost(
@@ -264,7 +266,7 @@ EPSILON_RANK = Experiment(
     main="rank",
     settings=EpsilonRankSettings,
     settings_used=_settings_used,
-    constraints=(matrices_only(),),
+    constraints=(matrices_only(), on_its_domain()),
     labels_of_file=labels_of_file,
     prepare=_prepare,
     evaluate=_evaluate,

@@ -26,7 +26,7 @@ from pipeline.experiment import (
     describe,
 )
 from pipeline.files import FileMatrix, FileRecipe
-from pipeline.functions import built_in, get_function, label_of
+from pipeline.functions import BUILT_IN, built_in, get_function, label_of
 from pipeline.matrix import MatrixRecipe
 from pipeline.sampling import SAMPLINGS, Sampling, get_sampling
 from pipeline.svd import SVDSettings
@@ -49,7 +49,7 @@ FUNCTION = Axis(
 )
 SAMPLING = Axis("sampling", str, "sampling scheme", "sampling", check=get_sampling)
 DIMENSION = Axis("m", int, "latent dimension", "m")
-SIZE = Axis("n", int, "matrix size", "n")
+SIZE = Axis("n", int, "size", "n")
 RANK = Axis("r", int, "rank of the approximation", "r")
 SEED = Axis("seed", int, "trial number", "seeds", least=0)
 SHARED = ("function", "sampling", "m", "n", "seed")
@@ -144,6 +144,29 @@ def matrices_only(files_of: str = "files") -> Constraint:
         lambda columns, settings: orders(columns, getattr(settings, files_of)) == 2,
         "use functions of two points",
     )
+
+
+def on_its_domain() -> Constraint:
+    """The rule that graphons are of points in [0, 1]^m."""
+
+    def holds(columns: Columns, settings: object) -> npt.NDArray[np.bool_]:
+        functions, which = np.unique(columns["function"], return_inverse=True)
+        needed = np.array([_domain_of(str(name)) for name in functions])[which].reshape(columns["function"].shape)
+        domains, which = np.unique(columns["sampling"], return_inverse=True)
+        have = np.array([str(name).partition("-")[0] for name in domains])[which].reshape(columns["sampling"].shape)
+        return np.asarray((needed == "") | (needed == have))
+
+    return Constraint(
+        ("function", "sampling"),
+        "the rule that a graphon is a function of points in [0, 1]^m",
+        holds,
+        "use cube-symmetric or cube-independent in a block of its own",
+    )
+
+
+def _domain_of(label: str) -> str:
+    known = built_in(label)
+    return BUILT_IN[known[0]].domain if known else ""
 
 
 def never_spread(columns: Columns, settings: object) -> SpreadCost:
@@ -246,7 +269,7 @@ def matrix_experiment(
         main=next(iter(quantities)),
         settings=FilesOnly,
         settings_used=lambda labels: set(),
-        constraints=(matrices_only(),),
+        constraints=(matrices_only(), on_its_domain()),
         labels_of_file=labels_of_file,
         prepare=prepare,
         evaluate=lambda matrix, case, settings: compute(matrix, case),

@@ -32,6 +32,7 @@ from pipeline.experiments.generated import (
     matrices_only,
     never_spread,
     of_functions,
+    on_its_domain,
     recipe_of,
     require_entries,
 )
@@ -138,6 +139,7 @@ SPECTRUM = Experiment(
     settings_used=_settings_used,
     constraints=(
         matrices_only(),
+        on_its_domain(),
         Constraint(
             ("k", "n"),
             "k <= n",

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from flows.cli import main
+from flows.cli import cli, main
 from storage.lock import single_writer
 from tests.support import BLOCK
 
@@ -168,7 +168,7 @@ def test_locked_store_is_refused_before_anything_starts(tmp_path, monkeypatch, c
     assert f"is being written by process {os.getpid()} of" in line
 
 
-@pytest.mark.parametrize("command", ["run", "plan", "status", "curves", "plot", "export", "list"])
+@pytest.mark.parametrize("command", cli.commands)
 def test_help_of_every_command_shows_an_example(command, capsys):
     main([command, "--help"])
     assert f"epsweep {command}" in capsys.readouterr().out.partition("Example:")[2]

@@ -15,6 +15,7 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import TextPath
 
 from flows.figures import plot_curves
+from flows.panels import line_places
 from pipeline.errors import InputError
 from pipeline.experiment import Case, Experiment, Outcome
 from pipeline.experiments import EXPERIMENTS
@@ -97,7 +98,7 @@ def texts(path) -> list[str]:
 def test_one_figure_an_axis_with_a_panel_a_function_and_sampling_and_a_line_a_method(store, tmp_path):
     written = plot_curves(open_results(store), APPROXIMATION, tmp_path, {})
     assert [path.name for path in written] == [f"epsilon-against-{axis}.png" for axis in "mnr"]
-    for path, axis in zip(written, ("latent dimension m", "matrix size n", "rank of the approximation r"), strict=True):
+    for path, axis in zip(written, ("latent dimension m", "size n", "rank of the approximation r"), strict=True):
         shown = texts(path)
         for function in ("gaussian", "cauchy"):
             for sampling in ("ball-symmetric", "sphere-independent"):
@@ -207,7 +208,8 @@ def test_least_value_shown_is_as_declared_and_the_largest_is_seen(store, draw):
 
 
 def test_theory_and_slope_stand_in_the_legend_and_stretch_nothing(store, draw):
-    ds = open_results(store)
+    ds = open_results(store).assign_coords(r=[200, 400, 1000])
+    ds = ds.assign(epsilon=ds["epsilon"] / 1e3, lower_bound=ds["lower_bound"] / 1e3)
     drawn = draw(declaring(ds, "{name: a, x: r}", "{name: b, x: r, theory: [embedding], slope: -2}"))
     more = legend(drawn["b"])[len(legend(drawn["a"])) :]
     assert more == ["√(9 log(3n²)/r) (Budzinskiy, Theorem 5.2), out of sight", "slope -2"]
@@ -218,15 +220,18 @@ def test_theory_and_slope_stand_in_the_legend_and_stretch_nothing(store, draw):
         lines = [each for each in panel.lines if each.get_label() == bound.label]
         assert bool(lines) == title.endswith("symmetric")  # only there max|F| = 1
         for shown in lines:
-            np.testing.assert_allclose(shown.get_ydata(), np.sqrt(9 * np.log(3e6) / np.array([5, 10, 50])))
+            np.testing.assert_allclose(shown.get_ydata(), np.sqrt(9 * np.log(3e6) / np.array([200, 400, 1000])))
 
 
 def test_theory_that_is_seen_is_not_called_out_of_sight(store, draw):
-    drawn = draw(declaring(open_results(store), "{name: a, x: r, y_scale: linear, theory: [embedding], y_least: 1e-3}"))
+    ds = open_results(store).assign_coords(r=[200, 400, 1000])
+    low = ds.assign(epsilon=ds["epsilon"] / 1e3, lower_bound=ds["lower_bound"] / 1e3)
+    drawn = draw(declaring(low, "{name: a, x: r, y_scale: linear, theory: [embedding], y_least: 1e-9}"))
     assert "out of sight" in legend(drawn["a"])[-1]
-    ds = open_results(store)
-    high = declaring(ds.assign(epsilon=ds["epsilon"] * 9), "{name: a, x: r, theory: [embedding]}")
-    assert "out of sight" not in legend(draw(high)["a"])[-1]
+    near = ds.assign(epsilon=ds["epsilon"] / ds["epsilon"].max() / 5)  # below all of it
+    drawn = draw(declaring(near, "{name: a, x: r, theory: [embedding]}"))
+    assert "out of sight" not in legend(drawn["a"])[-1]
+    assert next(iter(panels(drawn["a"]).values())).get_ylim()[1] > np.sqrt(9 * np.log(3e6) / 200)
 
 
 def test_slope_goes_through_the_middle_of_the_last_line_that_is_there(store, draw):
@@ -271,7 +276,7 @@ def test_lowest_panel_of_every_column_has_its_axis_labelled(store, draw):
     drawn = draw(declaring(ds, "{name: a, x: n, lines: sampling, panels: [function, method, r], at: {m: 2}}"))
     found = list(panels(drawn["a"]).values())
     columns = {panel.get_subplotspec().colspan.start for panel in found}
-    labelled = [panel for panel in found if panel.get_xlabel() == "matrix size n"]
+    labelled = [panel for panel in found if panel.get_xlabel() == "size n"]
     assert {panel.get_subplotspec().colspan.start for panel in labelled} == columns
     assert all(panel.xaxis.get_tick_params()["labelbottom"] for panel in labelled)
 
@@ -354,7 +359,7 @@ def test_short_legends_stand_below_and_everything_can_be_read(store, tmp_path, f
     (path,) = plot_curves(declaring(open_results(store), figure), APPROXIMATION, tmp_path, {})
     assert_readable(path)
     label = "m = 20" if "lines: m" in figure else "svd"
-    assert place(path, label)[3] > place(path, "matrix size n")[4]
+    assert place(path, label)[3] > place(path, "size n")[4]
 
 
 @pytest.mark.parametrize(
@@ -364,7 +369,7 @@ def test_long_legends_stand_beside_and_everything_can_be_read(crowded, tmp_path,
     figure = f"{{name: a, x: {x}, lines: m, panels: {panels}, theory: [embedding], slope: 0.25}}"
     (path,) = plot_curves(declaring(open_results(crowded), figure), APPROXIMATION, tmp_path, {})
     assert_readable(path)
-    assert place(path, "m = 10")[1] > place(path, "matrix size n")[2]
+    assert place(path, "m = 10")[1] > place(path, "size n")[2]
 
 
 @pytest.mark.parametrize("axis", ["m", "n", "r"])
@@ -417,13 +422,14 @@ def made_up(experiment: Experiment, case: Case) -> Outcome:
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_every_experiment_has_a_figure_against_each_axis_along_which_its_main_quantity_varies(name, tmp_path):
+def test_every_experiment_has_a_figure_against_each_axis_of_what_varies_along_it(name, tmp_path):
     experiment = EXPERIMENTS[name]
     ds = open_results(fill(tmp_path / "s.zarr", invented(experiment), lambda case: made_up(experiment, case)))
     written = plot_curves(ds, experiment, tmp_path, {})
-    (main,) = (quantity for quantity in experiment.quantities if quantity.name == experiment.main)
+    quantities = [experiment.quantity(experiment.main), *experiment.quantities]
     axes = [axis.name for axis in experiment.axes if axis.numeric and axis.name != "seed"]
-    expected = [f"{experiment.main}-against-{axis}.png" for axis in axes if axis not in main.along]
+    first = {axis: next(each.name for each in quantities if axis not in each.along) for axis in axes}
+    expected = [f"{name}-against-{axis}.png" for axis, name in first.items()]
     assert [path.name for path in written] == expected
     for path in written:
         assert_readable(path)
@@ -446,7 +452,48 @@ def test_quantity_that_does_not_vary_along_an_axis_is_drawn_at_none_of_its_label
     experiment = EXPERIMENTS["spectrum"]
     ds = open_results(fill(tmp_path / "s.zarr", invented(experiment), lambda case: made_up(experiment, case)))
     written = plot_curves(ds, experiment, tmp_path, {})
-    assert [path.stem for path in written] == ["effective_rank-against-m", "effective_rank-against-n"]
-    captions = [text for path in written for text in texts(path) if text.startswith("median and range of 3 trials at")]
+    assert [path.stem for path in written] == [
+        "effective_rank-against-m",
+        "effective_rank-against-n",
+        "sigma-against-k",
+    ]
+    captions = [
+        text for path in written[:2] for text in texts(path) if text.startswith("median and range of 3 trials at")
+    ]
     assert len(captions) == 2
     assert not any("k =" in caption for caption in captions)
+
+
+def test_axis_that_only_where_names_follows_the_abscissa(store, draw):
+    """The diagonal r = n / 20 of the store, each point with its own rank, theory as well."""
+    ds = open_results(store)
+    entry = "{name: a, x: n, where: r * 20 == n, at: {function: gaussian}, theory: [embedding]}"
+    drawn = draw(declaring(ds, entry))
+    for title, panel in panels(drawn["a"]).items():
+        for method in ("svd", "ap"):
+            found = line(panel, method)
+            held = {"function": "gaussian", "sampling": title, "method": method, "m": 2}
+            places = [held | {"n": int(n), "r": int(n) // 20} for n in found.get_xdata()]
+            expected = [float(ds["epsilon"].sel(place).median()) for place in places]
+            np.testing.assert_allclose(found.get_ydata(), expected)
+    assert "where r * 20 == n" in drawn["a"].get_suptitle()
+
+
+def test_where_that_leaves_several_labels_at_one_place_is_refused(store, draw):
+    with pytest.raises(InputError, match="where: 'r < n' leaves several labels of r at one place; narrow it"):
+        draw(declaring(open_results(store), "{name: a, x: n, where: r < n}"))
+
+
+def test_quantity_beside_is_drawn_dashed_in_the_colour_of_its_line(store, draw):
+    ds = open_results(store)
+    drawn = draw(declaring(ds, "{name: a, x: r, beside: [lower_bound]}"))
+    for panel in panels(drawn["a"]).values():
+        dashed = [each for each in panel.lines if each.get_label() == "beside: lower bound"]
+        assert [each.get_color() for each in dashed] == [line(panel, name).get_color() for name in ("svd", "ap")]
+        assert all(each.get_linestyle() == "--" for each in dashed)
+
+
+def test_methods_keep_their_colours_in_every_sweep():
+    assert line_places("method", ["minimax", "svd"]) == [2, 0]
+    assert line_places("method", ["svd", "mine"]) == [0, 1]
+    assert line_places("function", ["svd", "ap"]) == [0, 1]

@@ -14,6 +14,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 import flows.report.embedded as embedded
 from flows.cli import main
+from flows.panels import COLOURS, line_places
 from flows.report import Finding, report_page, write_report
 from pipeline.experiment import Experiment, Outcome
 from pipeline.experiments import EXPERIMENTS
@@ -32,6 +33,12 @@ grid:
     r: [5, 10]
     method: [svd, ap]
     seeds: 5
+"""
+FIGURES = """
+figures:
+  - {name: times, x: n, y: seconds, lines: r, at: {m: 20}, x_scale: linear, y_scale: linear}
+  - {name: errors, x: m, lines: sampling, at: {n: 1000, r: 10}, y_least: 0.001}
+  - {name: diagonal, x: n, where: 5 * m == n}
 """
 HOSTILE = "</script><img src=x onerror=window.hacked=1>"
 
@@ -212,6 +219,155 @@ def test_theory_is_drawn_where_it_says_something_and_shows_all_that_is_measured(
     assert page.evaluate(lines) == []
     page.select_option("#quantity", label="seconds")
     assert page.is_disabled("#theory")
+
+
+@pytest.fixture(scope="module")
+def declaring(tmp_path_factory) -> Path:
+    """Store of a sweep that declares figures."""
+    return fill(tmp_path_factory.mktemp("figures") / "s.zarr", SPEC + FIGURES)
+
+
+def chosen(page: Page) -> dict[str, str]:
+    """What the controls say."""
+    return page.evaluate(
+        "Object.fromEntries([...document.querySelectorAll('select')].map(s => [s.id, s.selectedOptions[0].text]))"
+    )
+
+
+def test_declared_figures_can_be_chosen_and_the_page_opens_on_the_first(declaring, tmp_path, visit):
+    page = visit(write_report(declaring, tmp_path))
+    assert page.locator("#figure option").all_inner_texts() == ["times", "errors", "own choice"]
+    assert chosen(page) == {
+        "figure": "times", "quantity": "seconds", "x": "n", "xscale": "linear", "yscale": "linear", "lines": "r",
+        "at-function": "gaussian", "at-sampling": "ball-symmetric", "at-m": "20", "at-method": "svd",
+    }  # fmt: skip
+    assert medians(page) == {f"r = {r}": [(100, 2), (1000, 2)] for r in (5, 10)}
+    page.focus("#figure")
+    page.keyboard.press("ArrowDown")
+    assert page.evaluate("document.activeElement.id") == "figure"
+    held = {"function": "gaussian", "n": 1000, "r": 10, "method": "svd"}
+    assert chosen(page) == {
+        "figure": "errors", "quantity": "epsilon", "x": "m", "xscale": "logarithmic", "yscale": "logarithmic",
+        "lines": "sampling", **{f"at-{axis}": str(label) for axis, label in held.items()},
+    }  # fmt: skip
+    curves = median_curves(open_results(declaring)).sel(held)
+    for sampling, points in medians(page).items():
+        np.testing.assert_allclose([y for _, y in points], curves["epsilon"].sel({"sampling": sampling}), rtol=1e-5)
+    assert page.evaluate("document.getElementById('plot').layout.yaxis.range[0]") == pytest.approx(-3)
+
+
+@pytest.mark.parametrize("control", ["quantity", "x", "yscale", "lines", "at-function", "line-0", "bound"])
+def test_figure_that_is_changed_is_ones_own(declaring, tmp_path, visit, control):
+    page = visit(write_report(declaring, tmp_path))
+    page.select_option("#figure", label="errors")
+    if page.locator(f"select#{control}").count():
+        page.select_option(f"#{control}", index=1)
+    else:
+        page.uncheck(f"#{control}")
+    assert chosen(page)["figure"] == "own choice"
+    page.select_option("#figure", label="errors")
+    assert list(medians(page)) == ["ball-symmetric", "sphere-independent"]
+
+
+@pytest.mark.parametrize(
+    ("declared", "names"),
+    [
+        ("", []),
+        ("figures: [{name: a, x: nowhere}]", []),
+        ("figures: [{name: a", []),
+        ("figures: [{name: a, x: n, at: {m: 77}}, {name: b, x: n, at: {m: 3}}]", ["b", "own choice"]),
+        ("figures: [{name: a, x: n, y: guarantee, at: {m: 3}}, {name: b, x: n}]", ["b", "own choice"]),
+        ("figures: [{name: a, x: n, at: {r: 1}}, {name: b, x: n}]", ["b", "own choice"]),
+    ],
+    ids=["none", "unknown axis", "not YAML", "label that is gone", "quantity that is empty", "no curve"],
+)
+def test_figures_that_cannot_be_shown_are_left_out(tmp_path, visit, declared, names):
+    ds = results(APPROXIMATION)
+    ds["guarantee"] = ds["guarantee"] * np.nan
+    ds["status"][{"r": 0}] = Status.MISSING
+    path = tmp_path / "any.html"
+    path.write_text(report_page("any.zarr", ds.assign_attrs(spec=declared), APPROXIMATION), encoding="utf-8")
+    page = visit(path)
+    assert page.locator("#figure option").all_inner_texts() == names
+    assert medians(page)
+
+
+def test_all_lines_of_a_figure_are_drawn_and_eight_without(tmp_path, visit):
+    text = """
+name: many
+grid:
+  - {function: [gaussian], sampling: [ball-symmetric], m: [2, 20], n: [100], r: {from: 1, to: 10, count: 10},
+     method: [svd], seeds: 1}
+figures:
+  - {name: ranks, x: m, lines: r}
+"""
+    page = visit(write_report(fill(tmp_path / "s.zarr", text), tmp_path), 400)
+    assert list(medians(page)) == [f"r = {r}" for r in range(1, 11)]
+    assert page.evaluate("(({scrollHeight, clientHeight}) => scrollHeight <= clientHeight)(which)")
+    page.select_option("#lines", label="method")
+    page.select_option("#lines", label="r")
+    assert list(medians(page)) == [f"r = {r}" for r in range(1, 9)]
+
+
+def test_method_has_the_colour_that_it_has_in_figures(tmp_path, visit):
+    methods = ["svd", "minimax"]
+    store = fill(tmp_path / "s.zarr", SPEC.replace("[svd, ap]", f"[{', '.join(methods)}]"))
+    page = visit(write_report(store, tmp_path))
+    lines = page.evaluate(
+        "document.getElementById('plot').data.filter(t => t.meta === 'median')"
+        ".map(t => [t.name, t.line.color, t.marker.symbol])"
+    )
+    places = line_places("method", methods)
+    assert places == [0, 2]
+    symbols = ["circle", "square", "diamond"]
+    assert lines == [[name, COLOURS[i], symbols[i]] for name, i in zip(methods, places, strict=True)]
+
+
+@pytest.mark.parametrize(
+    ("values", "scale"),
+    [([1, 2, 3], "log"), ([0, 1, 50], "linear"), ([0, 1, 500], "log"), ([-1, 1, 500], "linear"), ([0, 0, 0], "linear")],
+)
+def test_vertical_scale_is_logarithmic_where_values_ask_for_it(tmp_path, visit, values, scale):
+    seconds = dict(zip([2, 20, 200], values, strict=True))
+
+    def compute(case):
+        return Outcome({**outcome(case).values, "seconds": 0 if case["seed"] == 4 else seconds[case["m"]]})
+
+    def positive(case):
+        return Outcome({**outcome(case).values, "seconds": seconds[case["m"]]})
+
+    path = fill(tmp_path / "s.zarr", SPEC, positive if scale == "log" and 0 not in values else compute)
+    page = visit(write_report(path, tmp_path))
+    page.select_option("#quantity", label="seconds")
+    assert page.locator("#yscale").input_value() == scale
+    drawn = [y for _, y in medians(page)["svd"]]
+    assert drawn == (values if scale == "linear" else [value for value in values if value > 0])
+    if len(drawn) < 3:
+        assert "2 points that are not positive have no place" in page.inner_text("#caption")
+        band = page.evaluate("document.getElementById('plot').data.find(t => t.meta === 'range').y")
+        assert min(band) > 0  # down to the foot of the figure, though a trial is zero
+
+
+@pytest.mark.parametrize("power", [0.5, 0.7, 1.5, 6])
+def test_logarithmic_ticks_do_not_overlap(tmp_path, visit, power):
+    text = """
+name: ticks
+grid:
+  - {function: [gaussian], sampling: [ball-symmetric], m: [2], n: {from: 20, to: 2000, count: 12, scale: log}, r: [5],
+     method: [svd], seeds: 1}
+"""
+
+    def compute(case):
+        return Outcome({**outcome(case).values, "epsilon": case["n"] ** -power, "lower_bound": 0})
+
+    page = visit(write_report(fill(tmp_path / "s.zarr", text, compute), tmp_path), 1600)
+    for axis, (start, length) in {"x": ("left", "width"), "y": ("top", "height")}.items():
+        boxes = page.eval_on_selector_all(
+            f".{axis}tick text",
+            f"all => all.map(t => t.getBoundingClientRect()).map(b => [b.{start}, b.{start} + b.{length}])",
+        )
+        assert len(boxes) >= 2
+        assert all(end <= begin for (_, end), (begin, _) in itertools.pairwise(sorted(boxes)))
 
 
 def test_any_axis_can_be_lines_or_horizontal(written, visit):
@@ -461,6 +617,47 @@ def test_findings_stand_in_sections_of_their_own(store, tmp_path, visit):
         ["slope in n", "cauchy", "slow growth", "0.1", "–"],
     ]
     assert opened.locator("#findings-2 tbody td").all_inner_texts()[-2:] == ["–", "–"]
+
+
+def test_long_findings_are_folded(store, tmp_path, visit):
+    found = [Finding("Fits", f"fit {i}", i, None, "1", "somewhere") for i in range(45)]
+    found += [Finding("Theory", f"bound {i}", i, None, "1", "somewhere") for i in range(20)]
+    path = tmp_path / "found.html"
+    path.write_text(report_page("s.zarr", open_results(store), APPROXIMATION, found), encoding="utf-8")
+    page = visit(path)
+    assert page.locator("#findings-1 tbody tr:visible").count() == 20
+    assert page.locator("#findings-2 tbody tr:visible").count() == 20
+    assert page.locator("#findings-2 details").count() == 0
+    assert page.inner_text("#findings-1 summary") == "25 more rows of Fits"
+    page.focus("#findings-1 summary")
+    page.keyboard.press("Enter")
+    names = [row.locator("td").first.inner_text() for row in page.locator("#findings-1 tbody tr:visible").all()]
+    assert names == [f"fit {i}" for i in range(45)]
+
+
+def test_tables_scroll_and_keep_words_whole(store, tmp_path, visit):
+    where = "function = gaussian, sampling = ball-symmetric, m = 1000, tolerance = 0.0001, method = minimax"
+    found = [
+        Finding("Fits", "power of n in rank", 1, (0.5, 1.5), "towards zero (Udell and Townsend)", where),
+        Finding("Fits", "digest", 1, None, "", "0123456789abcdef" * 4),
+    ]
+    path = tmp_path / "found.html"
+    path.write_text(report_page("s.zarr", open_results(store), APPROXIMATION, found), encoding="utf-8")
+    page = visit(path, 400)
+    broken = page.evaluate("""[...document.querySelectorAll('td, th')].flatMap(cell => {
+        const text = cell.firstChild;
+        return [...(text?.data ?? '').matchAll(/\\p{L}{2,25}(?![\\p{L}\\d])/gu)].filter(({ index, 0: word }) => {
+            const range = document.createRange();
+            range.setStart(text, index);
+            range.setEnd(text, index + word.length);
+            return range.getClientRects().length > 1;
+        }).map(([word]) => word);
+    })""")
+    assert broken == []
+    assert page.locator("#findings-1 td", has_text="0123456789abcdef").bounding_box()["width"] < 400
+    page.evaluate("document.querySelector('#findings-1 .scroll').scrollLeft = 9999")
+    interval = page.locator("#findings-1 td", has_text="[0.5, 1.5]").bounding_box()
+    assert 0 < interval["x"] < interval["x"] + interval["width"] <= 400
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from pipeline.sampling import SAMPLINGS
 
 EXPERIMENT = EXPERIMENTS["diagnostics"]
 REQUIRED = {quantity.name for quantity in EXPERIMENT.quantities if not quantity.optional}
-NONNEGATIVE = {"nonnegative_epsilon", "nonnegative_frobenius"}
+NONNEGATIVE = {"nonnegative_epsilon", "nonnegative_frobenius", "nonnegative_iterations"}
 
 
 def labels(**given) -> dict:
@@ -135,10 +135,11 @@ def test_values_are_those_of_the_library(function, sampling, m, seed):
         "svd_epsilon": None,
         "svd_frobenius": None,
     }
-    factored = nonnegative_error(np.abs(first), r, seed, 200, 1e-4)
+    factored = nonnegative_error(np.abs(first), r, seed)
     if first.min() >= 0:
         expected |= {"svd_epsilon": factored.svd_epsilon, "svd_frobenius": factored.svd_frobenius_error}
         expected |= {"nonnegative_epsilon": factored.epsilon, "nonnegative_frobenius": factored.frobenius_error}
+        expected["nonnegative_iterations"] = factored.iterations
     found = one(function=function, sampling=sampling, m=m, seed=seed, r=r)
     assert set(found) == set(expected)
     for name, value in expected.items():

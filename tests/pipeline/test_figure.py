@@ -37,9 +37,11 @@ def test_what_is_left_out_is_completed():
         name="a",
         x="r",
         y="epsilon",
+        beside=[],
         lines="method",
         panels=["function", "sampling"],
         at={},
+        where="",
         statistic="median",
         x_scale="log",
         y_scale="log",
@@ -78,16 +80,19 @@ def test_lines_and_panels_are_the_axes_of_names_that_are_free(fields, lines, pan
 def test_everything_that_is_said_is_kept():
     text = (
         "[{name: a.b-c_1, x: m, y: lower_bound, lines: r, panels: [function, method, n], at: {sampling: ball-symmetric}"
-        ", statistic: max, x_scale: linear, y_scale: linear, y_least: 1e-3, slope: -1}]"
+        ", beside: [max_norm], where: r <= n / 2, statistic: max, x_scale: linear, y_scale: linear, y_least: 1e-3"
+        ", slope: -1}]"
     )
     (figure,) = parse_sweep(spec(text)).figures
     assert figure.model_dump() == {
         "name": "a.b-c_1",
         "x": "m",
         "y": "lower_bound",
+        "beside": ["max_norm"],
         "lines": "r",
         "panels": ["function", "method", "n"],
         "at": {"sampling": "ball-symmetric"},
+        "where": "r <= n / 2",
         "statistic": "max",
         "x_scale": "linear",
         "y_scale": "linear",
@@ -111,8 +116,19 @@ BAD = {
     "panels not a list": (one(panels="function"), "figures[0].panels: 'function'", "list"),
     "unknown at": (one(at="{q: 3}"), "figures[0].at: 'q'", f"use one of {AXES}"),
     "at not a mapping": (one(at="[n]"), "figures[0].at: ['n']", "dictionary"),
-    "a list held": (one(at="{n: [40]}"), "figures[0].at.n", "[40]"),
-    "a truth held": (one(at="{n: true}"), "figures[0].at.n", "True"),
+    "a list held": (one(at="{n: [40]}"), "figures[0].at.n: [40] is not one label", "write the number or name"),
+    "a truth held": (one(at="{n: true}"), "figures[0].at.n: True is not one label", "write the number or name"),
+    "where of no axis": (one(where="q < 3"), "figures[0].where: 'q' is not an axis", "write comparisons such as"),
+    "where of trials": (one(where="seed < 3"), "figures[0].where: 'seed' is not an axis", "write comparisons such as"),
+    "where that is no comparison": (one(where="n + 1"), "figures[0].where: 'n + 1' is not a comparison", "write"),
+    "unknown quantity beside": (
+        one(beside="[speed]"),
+        "figures[0].beside: 'speed'",
+        "use one of lower_bound, max_norm",
+    ),
+    "y beside itself": (one(beside="[epsilon]"), "figures[0].beside: 'epsilon'", "use one of lower_bound, max_norm"),
+    "a quantity beside twice": (one(beside="[max_norm, max_norm]"), "figures[0].beside: 'max_norm'", "name it once"),
+    "a bound twice": (one(theory="[embedding, embedding]"), "figures[0].theory: 'embedding'", "name it once"),
     "unknown y": (one(y="speed"), "figures[0].y: 'speed'", "use one of epsilon, lower_bound"),
     "unknown theory": (one(theory="[magic]"), "figures[0].theory: 'magic'", "use one of embedding"),
     "theory of another y": (
@@ -162,7 +178,7 @@ BAD = {
     "y_least of nothing": (one(y_least="0"), "figures[0].y_least: 0", "greater than 0"),
     "NaN y_least": (one(y_least=".nan"), "figures[0].y_least: nan", "finite"),
     "misspelt key": (one(x_sclae="log"), "figures[0].x_sclae: is not a known key", "did you mean x_scale?"),
-    "unknown key": (one(colour="red"), "figures[0].colour: is not a known key", "use one of name, x, y, lines"),
+    "unknown key": (one(colour="red"), "figures[0].colour: is not a known key", "use one of name, x, y, beside, lines"),
     "unknown scale": (one(x_scale="cubic"), "figures[0].x_scale: 'cubic'", "'log' or 'linear'"),
     "unknown statistic": (one(statistic="mean"), "figures[0].statistic: 'mean'", "'median' or 'max'"),
     "a mapping": ("{name: a, x: r}", "figures: {'name': 'a', 'x': 'r'}", "list"),
@@ -190,6 +206,18 @@ def test_bad_figures_in_the_text_of_a_store_are_refused_alike(case):
         declared_figures(spec(figures), APPROXIMATION)
     assert start.replace("figures", "", 1) in str(caught.value)
     assert remedy in str(caught.value)
+
+
+def test_where_that_leaves_no_cell_is_refused():
+    assert refused(one(where="m > n")).startswith("figures[0].where: 'm > n' leaves no cell; loosen it")
+
+
+def test_axes_that_only_where_names_follow_the_others():
+    experiment = EXPERIMENTS["spectrum"]
+    figure = Figure(name="a", x="n", where="m * m == n and n > 3 and function != 'relu'").complete(experiment)
+    assert figure.followers(experiment) == ["m"]
+    assert Figure(name="a", x="n", where="m * m == n", at={"m": 3}).complete(experiment).followers(experiment) == []
+    assert Figure(name="a", x="n").complete(experiment).followers(experiment) == []
 
 
 def test_experiment_without_theory_says_so():

@@ -1,0 +1,194 @@
+"""Commands that read a store: its state, curves, figures, report and copies."""
+
+# ruff: noqa: D301 (click marks a paragraph by \b)
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+
+from flows.cli_options import store_argument
+from pipeline.errors import InputError, shown
+
+_NAMED_FAILURES = 100
+
+
+@click.command()
+@store_argument
+def status(store: str) -> None:
+    """Show what STORE holds: its axes, cells by state, runs, and each failed cell.
+
+    \b
+    Example:
+      epsweep status results/quickstart.zarr
+    """
+    import json
+
+    from storage import Status, damage_report, open_results
+
+    ds = open_results(store)
+    states = ds["status"].values
+    counts = {state.name.lower(): int((states == state).sum()) for state in Status}
+    click.echo(f"store:    {store}")
+    click.echo(f"sweep:    {ds.attrs['title']}")
+    for axis in ds["status"].dims:
+        labels = ds[axis].values.tolist()
+        first = ", ".join(map(str, labels[:12])) + (f", … ({len(labels)})" if len(labels) > 12 else "")
+        click.echo(f"{f'{axis}:':<9} {first}")
+    click.echo("cells:    " + ", ".join(f"{count} {state}" for state, count in counts.items()))
+    for session in json.loads(ds.attrs["sessions"]):
+        click.echo(
+            f"run:      {session['started']} to {session.get('ended', 'no recorded end (killed, or still running)')}"
+        )
+    for line in damage_report(store):
+        click.echo(f"damaged:  {line}", err=True)
+    name_failures(store)
+
+
+@click.command()
+@store_argument
+@click.option("--out", type=click.Path(path_type=Path), help="CSV file; standard output if not given.")
+@click.option("--quantity", metavar="NAME", help="What to summarise, such as seconds; default the experiment's main.")
+def curves(store: str, out: Path | None, quantity: str | None) -> None:
+    """Write median, extremes and quartiles over the trials, a row a curve point.
+
+    A median needs all its trials: where some are missing or failed it is empty, and `trials` says how many there are.
+
+    \b
+    Example:
+      epsweep curves results/quickstart.zarr --out curves.csv
+      epsweep curves results/quickstart.zarr --quantity seconds
+    """
+    from storage import median_curves, open_results, store_experiment
+
+    ds, experiment = open_results(store), store_experiment(store)
+    quantity = experiment.main if quantity is None else quantity
+    if quantity not in (known := [each.name for each in experiment.quantities if each.name in ds]):
+        raise InputError(f"quantity: {shown(quantity)} is not in the store; use one of {', '.join(known)}")
+    _warn_of_damage(store)
+    frame = median_curves(ds, quantity).to_dataframe().reset_index()
+    frame = frame[frame["trials_declared"] > 0]
+    axes = [axis.name for axis in experiment.axes if axis.name in frame]
+    frame = frame[[*axes, *(str(name) for name in frame if name not in axes)]]
+    if out is None:
+        click.echo(frame.to_csv(index=False), nl=False)
+        return
+    with _writing(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        frame.to_csv(out, index=False)
+    click.echo(f"{len(frame)} rows: {out}")
+
+
+@click.command()
+@store_argument
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for PNG and SVG files.")
+@click.option("--at", multiple=True, metavar="AXIS=LABEL", help="Hold an axis at a label, such as r=20.")
+def plot(store: str, out: Path, at: tuple[str, ...]) -> None:
+    """Draw the figures that the specification declares, or the main quantity against each axis of numbers.
+
+    The latter, where it declares none or --at is given: one panel a combination of names (function and sampling), one
+    line a method. Axes that are not drawn are held as --at says, or at the middle of the labels with most values.
+
+    \b
+    Example:
+      epsweep plot results/quickstart.zarr --out figures --at r=20
+    """
+    from flows.figures import plot_curves
+    from storage import open_results, store_experiment
+
+    held: dict[str, float] = {}
+    for item in at:
+        axis, _, label = item.partition("=")
+        try:
+            held[axis] = int(label) if label.isdecimal() else float(label)
+        except ValueError as error:
+            raise InputError(f"at: {item!r} is not AXIS=LABEL with a number; write r=20, say") from error
+    _warn_of_damage(store)
+    with _writing(out):
+        for path in plot_curves(open_results(store), store_experiment(store), out, held):
+            click.echo(path)
+
+
+@click.command()
+@store_argument
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for the page.")
+def report(store: str, out: Path) -> None:
+    """Write one HTML page about STORE: its axes, status, cost and provenance, and curves to explore.
+
+    The page needs no network and can be sent as it is.
+
+    \b
+    Example:
+      epsweep report results/quickstart.zarr --out report
+    """
+    from flows.findings import findings
+    from flows.report import write_report
+    from storage import open_results, store_experiment
+
+    _warn_of_damage(store)
+    with _writing(out):
+        click.echo(write_report(store, out, findings(open_results(store), store_experiment(store))))
+
+
+@click.command()
+@store_argument
+@click.argument("target", type=click.Path(path_type=Path))
+def export(store: str, target: Path) -> None:
+    """Copy STORE to TARGET: .nc, .zarr (the grid), .parquet or .csv (a row a cell).
+
+    \b
+    Example:
+      epsweep export results/quickstart.zarr quickstart.parquet
+    """
+    from storage import export as export_results
+    from storage import open_results
+
+    _warn_of_damage(store)
+    count = export_results(open_results(store), target)
+    click.echo(f"{count} finished cells: {target}")
+
+
+@click.command()
+@click.argument("into")
+@click.argument("other")
+def merge(into: str, other: str) -> None:
+    """Copy into the store INTO the finished cells of OTHER that it does not have.
+
+    Both must hold one experiment with equal settings. A cell that both have done keeps the value of INTO; cells whose
+    values differ are named.
+
+    \b
+    Example:
+      epsweep merge results/all.zarr results/second-machine.zarr
+    """
+    from storage import merge as merge_stores
+
+    merged = merge_stores(into, other)
+    click.echo(f"{merged}: {into}")
+
+
+def name_failures(store: str | Path) -> None:
+    """Tell the first failed cells of a store, each with its message."""
+    from storage import failures
+
+    lines = failures(store)
+    for line in lines[:_NAMED_FAILURES]:
+        click.echo(f"failed: {line}", err=True)
+    if len(lines) > _NAMED_FAILURES:
+        click.echo(f"failed: {len(lines) - _NAMED_FAILURES} more; see epsweep export {store} cells.csv", err=True)
+
+
+def _warn_of_damage(store: str) -> None:
+    from storage import damaged_cells
+
+    if found := damaged_cells(store):
+        click.echo(f"damaged: {len(found)} chunks read as missing; see epsweep status {store}", err=True)
+
+
+@contextmanager
+def _writing(target: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"out: {target} cannot be written ({error.strerror or error}); name another place") from error
