@@ -1,7 +1,5 @@
 """Commands that compute the cells of a specification, or say what that would take."""
 
-# ruff: noqa: D301 (click marks a paragraph by \b)
-
 import math
 import os
 import shlex

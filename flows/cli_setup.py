@@ -1,7 +1,5 @@
 """Commands that prepare runs: the names that specifications may use, checks of what a run needs, a deployment."""
 
-# ruff: noqa: D301 (click marks a paragraph by \b)
-
 from pathlib import Path
 
 import click

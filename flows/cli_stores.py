@@ -1,7 +1,5 @@
 """Commands that read a store: its state, curves, figures, report and copies."""
 
-# ruff: noqa: D301 (click marks a paragraph by \b)
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path

@@ -171,20 +171,29 @@ def _draw_panel(panel: Axes, curves: xr.Dataset, experiment: Experiment, figure:
         if figure.statistic == "median":
             low, high = (line[f"{y}_{suffix}"].values[there] for suffix in ("min", "max"))
             panel.fill_between(x[there], low, high, color=colour, alpha=0.2, linewidth=0)
-        for name, dash in zip(figure.beside, _DASHES * len(figure.beside), strict=False):
-            label = experiment.quantity(name).label or name.replace("_", " ")
-            panel.plot(x, line[name].values, color=colour, linestyle=dash, linewidth=1.2, label=f"beside: {label}")
         if y == experiment.main and "guarantee" in line and (line["guarantee"] > 0).any():
             promised = line["guarantee"].where(line["guarantee"] > 0).values
             panel.plot(
                 x, promised, color=colour, linestyle="--", linewidth=0.8, label=f"{_plain(str(label))}, promised"
             )
+    _draw_beside(panel, curves, experiment, figure)
     bracketed = "lower_bound" in curves and y == experiment.main and figure.statistic == "median"
     if bracketed and figure.lines == "method":
         _draw_bracket(panel, curves, figure)
     panel.set_xscale(figure.x_scale)
     panel.set_yscale(figure.y_scale)
     panel.grid(which="major", color="0.88", linewidth=0.6)
+
+
+def _draw_beside(panel: Axes, curves: xr.Dataset, experiment: Experiment, figure: Declared) -> None:
+    """Medians of other quantities in the colours of the lines."""
+    places = line_places(figure.lines, curves[figure.lines].values.tolist())
+    for name, dash in zip(figure.beside, _DASHES * len(figure.beside), strict=False):
+        label = f"beside: {experiment.quantity(name).label or name.replace('_', ' ')}"
+        for place, values in zip(places, curves[name].transpose(figure.lines, figure.x).values, strict=True):
+            if np.isfinite(values).any():
+                colour = COLOURS[place % len(COLOURS)]
+                panel.plot(curves[figure.x].values, values, color=colour, linestyle=dash, linewidth=1.2, label=label)
 
 
 def _draw_bracket(panel: Axes, curves: xr.Dataset, figure: Declared) -> None:

@@ -93,9 +93,7 @@
     drawFirst();
   }
 
-  function drawFirst() {
-    state.drawn = new Set(axes[state.lines].labels.map((_, i) => i).slice(0, MOST_LINES));
-  }
+  function drawFirst() { state.drawn = new Set(axes[state.lines].labels.slice(0, MOST_LINES).keys()); }
 
   function scaleOfX() {
     const { numeric, labels } = axes[state.x];
@@ -105,9 +103,8 @@
   function scaleOfY() {
     const there = data.values[quantities[state.quantity].name].filter((value) => value !== null);
     const positive = there.filter((value) => value > 0);
-    const [least, most] = positive.reduce(([low, high], value) => [Math.min(low, value), Math.max(high, value)],
-      [Infinity, 0]);
-    const wide = most > 100 * least && there.every((value) => value >= 0);
+    const least = positive.reduce((low, value) => Math.min(low, value), Infinity);
+    const wide = there.every((value) => value >= 0) && positive.some((value) => value > 100 * least);
     return wide || positive.length === there.length ? "log" : "linear";
   }
 

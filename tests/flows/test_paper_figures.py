@@ -3,7 +3,8 @@
 Medians are compared with those in ``paper_medians.json``, which ``python tests/flows/test_paper_figures.py`` writes
 anew. Singular values and what follows from them by rounding alone agree to 1e-6 (ranks exactly). The iterative methods
 amplify the rounding of the linear algebra library, which differs between machines, so that the last digits of their
-errors are its own: `ap` and `minimax` agree to 5 %, or to one rank.
+errors are its own: `ap`, `minimax` and non-negative factors agree to 5 %, or to one rank; what follows from an error
+that they did not minimise, to a half.
 """
 
 import json
@@ -27,7 +28,8 @@ from storage import Status, Writer, median_curves, open_results
 
 MEDIANS = Path(__file__).with_name("paper_medians.json")
 FULL = ["fig-000-5.1", "fig-001-1", "fig-001-2", "fig-001-3", "fig-001-4", "fig-002-a", "fig-002-b"]
-SMALL = [f"{name}-small" for name in FULL]
+FIGURES = [f"{name}-small" for name in FULL]
+SMALL = [*FIGURES, "attention", "diagnostics", "latent-models"]
 ERRORS = [name for name in SMALL if name.startswith(("fig-001-2", "fig-001-3", "fig-001-4"))]
 TRIALS = 3
 LARGEST = {"r": 50, "k": 50}
@@ -55,7 +57,7 @@ def smaller(path: Path) -> str:
         block["seeds"] = TRIALS
         iterated = {"ap", "minimax"} & set(block.get("method", []))
         largest = LARGEST | {"n": 200 if iterated else 400}
-        least = {"m": 100} if iterated else {}
+        least = {"m": 100} if path.stem.startswith("fig-001") else {}
         for axis in sorted({"m", "n", "r", "k", "tolerance"} & set(block)):
             held = [figure["at"][axis] for figure in document["figures"] if axis in figure.get("at", {})]
             some = [each for each in labels(block[axis]) if least.get(axis, 0) <= each <= largest.get(axis, np.inf)]
@@ -160,13 +162,14 @@ def test_medians_are_those_that_were_found_before(name, ran):
     for quantity, values in expected.items():
         assert found[quantity].keys() == values.keys()
         for key, value in values.items():
-            iterated = re.search("method=(ap|minimax)", key) is not None
-            relative = 0.05 if iterated else 0 if quantity == "rank" else 1e-6
+            iterated = re.search("method=(ap|minimax)", key) is not None or quantity.startswith("nonnegative")
+            followed = quantity in ("output_error", "theorem_rank")
+            relative = (0.5 if followed else 0.05) if iterated else 0 if quantity == "rank" else 1e-6
             absolute = 1 if quantity == "rank" and iterated else ROUNDING
             assert found[quantity][key] == pytest.approx(value, rel=relative, abs=absolute), (quantity, key)
 
 
-@pytest.mark.parametrize("name", [name for name in SMALL if not name.startswith("fig-002")])
+@pytest.mark.parametrize("name", [name for name in FIGURES if not name.startswith("fig-002")])
 def test_no_lower_bound_is_above_what_was_found(name, ran):
     sweep, ds = ran(name)
     done = ds["status"] == Status.DONE
@@ -187,12 +190,10 @@ def test_minimax_is_at_or_below_alternating_projections_and_these_below_truncati
 
 
 def test_ranks_fall_with_the_tolerance_and_rise_with_n(ran):
-    for name in ("fig-000-5.1-small", "fig-001-1-small"):
-        _, ds = ran(name)
-        for quantity in ("rank", "lower_bound"):
-            assert bool((ds[quantity].diff("tolerance") <= 0).all())
-        assert bool((ds["rank"].sel(method=["svd"]).diff("n") >= 0).all())
     _, ds = ran("fig-000-5.1-small")
+    for quantity in ("rank", "lower_bound"):
+        assert bool((ds[quantity].diff("tolerance") <= 0).all())
+    assert bool((ds["rank"].diff("n") >= 0).all())
     strict, loose = (ds["rank"].max("seed").isel(tolerance=i).squeeze() / ds["n"] for i in (0, -1))
     assert bool((strict > 0.95).all())  # all but n where the tolerance is small
     assert bool((loose < 0.25).all())
@@ -201,9 +202,28 @@ def test_ranks_fall_with_the_tolerance_and_rise_with_n(ran):
 def test_minimax_meets_a_tolerance_at_a_lower_rank_than_truncation(ran):
     found = curves(ran, "fig-001-1-small")
     svd, minimax = (found.sel({"method": method}) for method in ("svd", "minimax"))
-    assert bool((minimax <= svd).all())
-    assert bool((minimax <= found["n"]).all())
-    assert float((minimax / svd).median()) < 0.7
+    seen = svd.notnull()
+    assert int(seen.sum()) >= 4
+    assert bool((minimax <= svd).where(seen, True).all())
+    assert bool((minimax <= found["n"]).where(seen, True).all())
+    assert float((minimax / svd).median()) < 0.5
+
+
+def test_rank_by_truncation_is_in_proportion_to_n_where_that_by_minimax_hardly_grows(ran):
+    """The Gaussian on the sphere at the tolerance 0.2, near the identity: where the two papers disagree."""
+    ranks = curves(ran, "fig-001-1-small", function="gaussian", tolerance=0.2).squeeze().dropna("n")
+    growth = np.log(ranks.isel(n=-1) / ranks.isel(n=0)) / np.log(float(ranks["n"][-1] / ranks["n"][0]))
+    assert float(growth.sel({"method": "svd"})) > 0.85
+    assert float(growth.sel({"method": "minimax"})) < 0.4
+
+
+def test_effective_rank_follows_that_of_the_input_along_the_diagonal(ran):
+    """m = √n: of the identity √n, of cosines of so many dimensions that of independent entries."""
+    found = curves(ran, "fig-002-b-small")
+    at = {n: found.sel(m=m, n=n).squeeze() for m, n in ((8, 64), (20, 400))}
+    for n, values in at.items():
+        assert 0.85 * n**0.5 < float(values.sel(function="identity")) < n**0.5
+        assert float(values.sel(function="cos")) == pytest.approx((8 / (3 * np.pi)) ** 2 * n, rel=0.1)
 
 
 def test_elementwise_functions_that_keep_rank_one_have_effective_rank_one(ran):
@@ -216,7 +236,7 @@ def test_elementwise_functions_that_keep_rank_one_have_effective_rank_one(ran):
 
 
 def test_effective_rank_of_independent_entries_is_that_of_the_quarter_circle(ran):
-    found = curves(ran, "fig-002-b-small", function="white_noise").squeeze()
+    found = curves(ran, "fig-002-b-small", function="white_noise", m=[1, 10]).squeeze()
     found = found.sel(n=found["n"] >= 100)
     assert found["n"].size >= 2
     np.testing.assert_allclose(*xr.broadcast(found, (8 / (3 * np.pi)) ** 2 * found["n"]), rtol=0.03)

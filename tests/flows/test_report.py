@@ -194,14 +194,18 @@ def test_each_control_changes_what_is_drawn(written, visit):
     assert page.is_disabled("#bound")  # of the error, not of the time
 
 
-def test_theory_is_drawn_where_it_says_something_and_shows_all_that_is_measured(written, visit):
-    page = visit(written)
-    page.select_option("#x", label="r")
-    page.select_option("#at-n", label="1000")
+def test_theory_is_drawn_where_it_says_something_and_shows_all_that_is_measured(tmp_path, visit):
+    ranks = [50, 200, 500]
+    text = f"""
+name: theory
+grid:
+  - {{function: [gaussian], sampling: [ball-symmetric], m: [20], n: [1000], r: {ranks}, method: [svd, ap], seeds: 2}}
+"""
+    page = visit(write_report(fill(tmp_path / "s.zarr", text), tmp_path))
     lines = "document.getElementById('plot').data.filter(t => t.meta === 'theory').map(t => [t.name, t.x, t.y])"
     drawn = {name.replace("<br>", " "): (x, y) for name, x, y in page.evaluate(lines)}
     columns = {"function": "gaussian", "sampling": "ball-symmetric", "m": 20, "n": 1000, "method": "svd"}
-    columns = {axis: np.full(2, label) for axis, label in columns.items()} | {"r": np.array([5, 10])}
+    columns = {axis: np.full(3, label) for axis, label in columns.items()} | {"r": np.array(ranks)}
     expected = {bound.label: bound.values(columns) for bound in APPROXIMATION.theory}
     expected = {label: values for label, values in expected.items() if np.isfinite(values).any()}
     assert expected
@@ -209,7 +213,7 @@ def test_theory_is_drawn_where_it_says_something_and_shows_all_that_is_measured(
     for name, (x, y) in drawn.items():
         values = expected[name.removesuffix(", out of sight")]
         np.testing.assert_allclose(y, values[np.isfinite(values)], rtol=1e-5)
-        assert set(x) <= {5, 10}
+        assert x == [rank for rank, value in zip(ranks, values, strict=True) if np.isfinite(value)]
     low, high = page.evaluate("document.getElementById('plot').layout.yaxis.range")
     measured = [value for line in medians(page).values() for _, value in line]
     assert low < np.log10(min(measured)) < np.log10(max(measured)) < high < 1
@@ -297,7 +301,7 @@ def test_all_lines_of_a_figure_are_drawn_and_eight_without(tmp_path, visit):
 name: many
 grid:
   - {function: [gaussian], sampling: [ball-symmetric], m: [2, 20], n: [100], r: {from: 1, to: 10, count: 10},
-     method: [svd], seeds: 1}
+     method: [svd, ap], seeds: 1}
 figures:
   - {name: ranks, x: m, lines: r}
 """
@@ -331,21 +335,29 @@ def test_vertical_scale_is_logarithmic_where_values_ask_for_it(tmp_path, visit, 
     seconds = dict(zip([2, 20, 200], values, strict=True))
 
     def compute(case):
-        return Outcome({**outcome(case).values, "seconds": 0 if case["seed"] == 4 else seconds[case["m"]]})
-
-    def positive(case):
         return Outcome({**outcome(case).values, "seconds": seconds[case["m"]]})
 
-    path = fill(tmp_path / "s.zarr", SPEC, positive if scale == "log" and 0 not in values else compute)
-    page = visit(write_report(path, tmp_path))
+    page = visit(write_report(fill(tmp_path / "s.zarr", SPEC, compute), tmp_path))
     page.select_option("#quantity", label="seconds")
     assert page.locator("#yscale").input_value() == scale
-    drawn = [y for _, y in medians(page)["svd"]]
-    assert drawn == (values if scale == "linear" else [value for value in values if value > 0])
-    if len(drawn) < 3:
-        assert "2 points that are not positive have no place" in page.inner_text("#caption")
-        band = page.evaluate("document.getElementById('plot').data.find(t => t.meta === 'range').y")
-        assert min(band) > 0  # down to the foot of the figure, though a trial is zero
+    drawn = [value for value in values if value > 0 or scale == "linear"]
+    assert [y for _, y in medians(page)["svd"]] == drawn
+    assert ("2 points that are not positive have no place" in page.inner_text("#caption")) == (len(drawn) < 3)
+
+
+def test_median_is_drawn_though_a_trial_is_zero(tmp_path, visit):
+    def compute(case):
+        return Outcome({**outcome(case).values, "seconds": case["seed"] * case["m"]})
+
+    page = visit(write_report(fill(tmp_path / "s.zarr", SPEC, compute), tmp_path))
+    page.select_option("#quantity", label="seconds")
+    assert page.locator("#yscale").input_value() == "log"
+    assert medians(page)["svd"] == [(2, 4), (20, 40), (200, 400)]
+    band, foot = page.evaluate(
+        "(({data, layout}) => [data.find(t => t.meta === 'range').y, layout.yaxis.range[0]])"
+        "(document.getElementById('plot'))"
+    )
+    np.testing.assert_allclose(band[:3], 10**foot)
 
 
 @pytest.mark.parametrize("power", [0.5, 0.7, 1.5, 6])
@@ -411,7 +423,7 @@ def test_keyboard_alone_is_enough(written, visit):
             assert picture(page) != before
             assert page.evaluate("document.activeElement.id") == "x"
     assert [each for each in reached if each] == [
-        "quantity", "x", "xscale", "yscale", "bound", "theory", "lines", "line-0", "line-1",
+        "quantity", "x", "xscale", "yscale", "bound", "lines", "line-0", "line-1",
     ]  # fmt: skip
     page.keyboard.press("Space")
     assert list(medians(page)) == ["svd"]
