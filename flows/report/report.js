@@ -135,8 +135,8 @@
       change(box.checked);
       draw();
     });
-    const swatch = colour ? [make("span", { className: "swatch" })] : [];
-    swatch.forEach((each) => { each.style.background = colour; each.setAttribute("aria-hidden", "true"); });
+    const properties = { className: "swatch", style: `background: ${colour}`, ariaHidden: "true" };
+    const swatch = colour ? [make("span", properties)] : [];
     return make("label", { htmlFor: id }, box, ...swatch, text);
   }
 
@@ -204,10 +204,9 @@
 
   // --- drawing ------------------------------------------------------------------------------------------------------
 
-  const brief = (text) => (text.length > LONGEST ? `${text.slice(0, LONGEST)}…` : text);
   // Plotly takes some tags in its texts for markup
   const escaped = (text) => text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
-  const plain = (text) => escaped(brief(String(text)));
+  const plain = (text) => escaped(String(text).length > LONGEST ? `${text.slice(0, LONGEST)}…` : String(text));
   const folded = (text) => (text.match(new RegExp(`.{1,${LONGEST}}(?= |$)|.{1,${LONGEST}}`, "g")) || [])
     .map((line) => escaped(line.trim())).join("<br>");
   const hasPlace = (value) => value !== null && (value > 0 || state.yScale !== "log");
@@ -309,7 +308,7 @@
       yaxis: { ...axis, ...tickStep(state.yScale, low, high), type: state.yScale,
         ...(range.every(Number.isFinite) ? { range } : {}),
         title: { text: plain(units === "1" ? name : `${name} (${units})`) } },
-      margin: { l: 50, r: 10, t: 15, b: 40 }, hovermode: "closest", paper_bgcolor: "#fff", plot_bgcolor: "#fff",
+      height: element("plot").clientHeight, margin: { l: 50, r: 10, t: 15, b: 40 }, hovermode: "closest", paper_bgcolor: "#fff", plot_bgcolor: "#fff",
       legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom", itemclick: false, itemdoubleclick: false },
       hoverlabel: { align: "left", bgcolor: "#fff", bordercolor: "#595959", font: { color: "#1a1a1a", size: 12 } },
       font: { family: getComputedStyle(document.body).fontFamily, size: 13, color: "#1a1a1a" },
@@ -320,11 +319,10 @@
     const { name, text } = quantities[state.quantity];
     const held = Object.entries(state.held).map(([axis, label]) => `${axes[axis].name} = ${axes[axis].labels[label]}`);
     const points = drawn.flatMap((curve) => curve.points), fits = drawn.flatMap((curve) => curve.fits);
-    const counts = points.map((point) => data.declared[point.place]).reduce((range, count) =>
-      [Math.min(range[0], count), Math.max(range[1], count)], [Infinity, 0]);
-    const trialCount = [...new Set(counts)].join(" to ");
+    const counts = points.map((point) => data.declared[point.place]);
+    const count = [...new Set([Math.min(...counts), Math.max(...counts)])].join(" to ");
     const sentences = fits.length
-      ? [`Median (line) and range (band) of ${trialCount} trials of ${name}, ${text}, at ${held.join(", ")}.`]
+      ? [`Median (line) and range (band) of ${count} trials of ${name}, ${text}, at ${held.join(", ")}.`]
       : [`Nothing to draw of ${name} at ${held.join(", ")}: choose other labels, lines or scales.`];
     const missing = drawn.length * axes[state.x].labels.length - points.length;
     if (missing) sentences.push(`${missing} points of these lines are not complete, or belong to no sweep.`);

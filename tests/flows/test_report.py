@@ -309,6 +309,7 @@ figures:
     assert list(medians(page)) == [f"r = {r}" for r in range(1, 11)]
     assert page.evaluate("(({scrollHeight, clientHeight}) => scrollHeight <= clientHeight)(which)")
     page.select_option("#lines", label="method")
+    assert page.locator("#plot .main-svg").first.bounding_box()["height"] == page.evaluate("plot.clientHeight")
     page.select_option("#lines", label="r")
     assert list(medians(page)) == [f"r = {r}" for r in range(1, 9)]
 
