@@ -1,6 +1,7 @@
 """The attention experiment: outputs that are known, what an entrywise error allows, values that are a case's own."""
 
 import math
+import re
 from functools import cache
 
 import numpy as np
@@ -302,6 +303,10 @@ def test_specification_is_read():
     ("text", "message"),
     [
         ((SPEC % "").replace("[2, 5]", "[2, 21]"), "r = 21 breaks r <= n; lower r"),
+        (
+            re.sub(r"sampling: \[[^]]*", "sampling: [gaussian-independent", SPEC % ""),
+            "norm sqrt(m) at most; use one of ball-",
+        ),
         (SPEC % ", function: [attention]", "function: is not a known key"),
         ((SPEC % "").replace("svd", "qr"), "method: 'qr' is not known"),
         ((SPEC % "") + "settings: {files: {}}", "settings.files: is not a known key"),

@@ -265,6 +265,13 @@ BAD = [
     (spec(where=f"'{LONG} < 2'"), "grid[0].where: 'xxx", "is not an axis"),
     (spec(where=f"'{'r + ' * 200}r > 9999'"), "grid[0].where: 'r + r", "leaves no cell"),
     # constraints
+    (spec(function="[block_graphon]"), "grid[0]: function = block_graphon, sampling = ball-", "use cube-symmetric"),
+    (
+        ranks(function="[gaussian, {name: block_graphon, blocks: 2}]"),
+        "grid[0]: function = block_graphon(blocks=2), sampling = ball-",
+        "use cube-symmetric",
+    ),
+    (spectra(function="[minimum_graphon]"), "grid[0]: function = minimum_graphon, sampling = ", "use cube-symmetric"),
     (spec(r="[2, 50]"), "grid[0]", "r = 50"),
     (spec() + spec(n="[3]").splitlines()[2] + "\n", "grid[1]", "n = 3"),
     (spec(r="[50]", n="[40, 60]", where="'n > 30'"), "grid[0]", "n = 40"),
