@@ -1,6 +1,6 @@
 "use strict";
 (() => {
-  const SYMBOLS = ["circle", "square", "diamond", "triangle-down", "triangle-up", "pentagon", "x", "star"];
+  const SYMBOLS = ["circle", "square", "diamond", "triangle-up", "triangle-down", "cross", "star", "x"]; // of figures
   const DASHES = ["solid", "dash", "dashdot"];
   const THEORY_DASHES = ["dash", "longdash", "dashdot", "longdashdot"];
   const GREY = "#6b6b6b";

@@ -294,10 +294,10 @@ def test_rows_of_one_kind_are_bounded(ds):
 
 
 def shown(page: str) -> list[list[str]]:
-    """Rows of the table of fits."""
+    """Rows of the tables of fits."""
     _, _, after = page.partition("<h2>Fits</h2>")
-    table, _, _ = after.partition("</table>")
-    rows = re.findall(r"<tr>(.*?)</tr>", table, re.DOTALL)
+    tables, _, _ = after.partition("</section>")
+    rows = re.findall(r"<tr>(.*?)</tr>", tables, re.DOTALL)
     return [
         [re.sub(r"<[^>]*>", "", cell).strip() for cell in re.findall(r"<td[^>]*>.*?</td>", row, re.DOTALL)]
         for row in rows
