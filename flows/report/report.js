@@ -290,7 +290,10 @@
   function tickStep(scale, low, high) { // by decades, or 1, 2, 5: where Plotly would label every digit, they overlap
     const decades = Math.log10(high / low);
     if (scale !== "log" || !(decades >= 1)) return {};
-    return { dtick: decades < 2 ? "D2" : Math.ceil(decades / MOST_TICKS) };
+    if (decades >= 2) return { dtick: Math.ceil(decades / MOST_TICKS) };
+    const powers = [0, 1, 2, 3].map((more) => Math.floor(Math.log10(low)) + more);
+    const tickvals = powers.flatMap((power) => [1, 2, 5].map((digit) => Number(`${digit}e${power}`)));
+    return { tickmode: "array", tickvals, ticktext: tickvals.map(String) };
   }
 
   function layout(drawn) {

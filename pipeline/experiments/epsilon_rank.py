@@ -280,7 +280,6 @@ EPSILON_RANK = Experiment(
         Expectation("tolerance", "rank", "power", "between 0 and -2 (Budzinskiy, Theorem 1.3)"),
     ),
     theory=(
-        Theory("size", "n", "rank", lambda columns: columns["n"].astype(np.float64)),
         Theory(
             "embedding",
             "9 log(3n²)/ε² (Budzinskiy, Theorems 1.3 and 5.2)",
