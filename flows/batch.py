@@ -54,7 +54,8 @@ class Computed:
 def compute_batch(label: str, payload: str) -> "Computed | State[None]":
     """Compute the cases of a batch on one core, as many as can be done in the time of a batch but at least one.
 
-    What cases share is computed anew where the others go on: they stop only once they took as long as that.
+    Past that time it goes on until the cases of the matrix at hand took as long as its preparation, which would be
+    repeated for those that are left.
 
     Parameters
     ----------
@@ -71,18 +72,18 @@ def compute_batch(label: str, payload: str) -> "Computed | State[None]":
     logging.raiseExceptions = False  # a Prefect server that is away is told of by the flow, not by every worker
     experiment, cases, settings = _unpacked(payload)
     outcomes: list[Outcome] = []
-    started = now = first = monotonic()
-    shared, preparation = None, 0.0
+    started = now = ready = monotonic()
+    shared = None
     limit_threads(get_ident(), len(sys.modules))
     for case, outcome in zip(cases, experiment.run(cases, settings), strict=True):
         outcomes.append(outcome)
         before, now = now, monotonic()
         if (shares := experiment.shared_labels(case)) != shared:
-            shared, preparation, first = shares, now - before, now
+            shared, ready = shares, before + outcome.preparation
         if _given_up():
             return Cancelled(message="the flow was stopped")
         ends = all(experiment.shared_labels(other) != shared for other in cases[len(outcomes) :][:1])
-        if now > started + BATCH_SECONDS and (ends or now - first >= preparation):
+        if now > started + BATCH_SECONDS and (ends or now - ready >= outcome.preparation):
             break
     return Computed(outcomes, _worker_address(), now - started)
 

@@ -42,7 +42,7 @@ def findings(ds: xr.Dataset, experiment: Experiment) -> list[Finding]:
         found += (row for curve in islice(curves, _MOST) for row in _fitted(*curve, expectation))
         found += _left_out("Fits", f"{expectation.quantity} along {expectation.axis}", sum(1 for _ in curves))
     settings = json.loads(ds.attrs.get("settings", "{}"))
-    for bound in (bound for bound in experiment.theory if bound.applies(settings)):
+    for bound in (bound for bound in experiment.theory if bound.listed and bound.applies(settings)):
         rows = _bounds(ds, experiment, bound)
         found += islice(rows, _MOST)
         found += _left_out("Theory", bound.label, sum(1 for _ in rows))

@@ -95,9 +95,7 @@ def draw_panels(
         for panel, each in zip(grid.flat, panels, strict=False):
             _draw_guides(panel, curves.sel(each), experiment, figure, {**each, **held}, settings)
         if figure.y_scale == "log":
-            lines = [np.asarray(line.get_ydata(), dtype=np.float64) for panel in grid.flat for line in panel.lines]
-            near = [float(np.nanmax(values)) for values in lines if np.nanmin(values) < _NEAR * high]
-            high = max(high, min(max(near) * (high / low) ** _MARGIN, _NEAR * high))
+            high = _room_above(grid, low, high)
         for panel, each in zip(grid.flat, panels, strict=False):
             panel.set_ylim(low, high)
             named = [f"{axis} = {label}" if _is_number(label) else str(label) for axis, label in each.items()]
@@ -111,6 +109,15 @@ def draw_panels(
         drawing.suptitle(title, fontsize=10, x=columns * width / 2 / (columns * width + beside))
         drawing.savefig(path, dpi=160)
         drawing.savefig(path.with_suffix(".svg"), metadata={"Date": None})
+
+
+def _room_above(grid: Any, low: float, high: float) -> float:
+    """Top of the logarithmic axes: as high as the lines of theory that begin near what is measured."""
+    lines = [np.asarray(line.get_ydata(), dtype=np.float64) for panel in grid.flat for line in panel.lines]
+    seen = [line[np.isfinite(line)] for line in lines]
+    near = [float(values.max()) for values in seen if len(values) and values.min() < _NEAR * high]
+    top = max(near, default=high)
+    return float(max(high, min(top * (high / low) ** _MARGIN, _NEAR * high)))
 
 
 def _draw_legend(drawing: Figure, grid: Any, width: float) -> tuple[float, float]:
@@ -201,6 +208,8 @@ def _draw_bracket(panel: Axes, curves: xr.Dataset, figure: Declared) -> None:
     x = curves[figure.x].values
     bound, best = curves["lower_bound"].max(figure.lines), curves[figure.y].min(figure.lines)
     there = (bound > 0).values
+    if not there.any():  # every rank is enough
+        return
     low, high = bound.values[there], best.values[there]
     panel.plot(x[there], low, color="0.45", linestyle=":", marker=".", markersize=3, label="lower bound")
     panel.fill_between(x[there], low, high, color="0.87", zorder=0, label="the best possible lies here")

@@ -33,13 +33,18 @@ def whole(field: str, values: Numbers, least: int = 1) -> FloatArray:
     return numbers(field, values, lambda v: (v >= least) & np.isfinite(v) & (v == np.floor(v)), remedy)
 
 
+def one_number(field: str, value: float) -> float:
+    """A single number of at least 1, or inf."""
+    return _one(field, numbers(field, value, lambda v: v >= 1, "give a number of at least 1, or inf"))
+
+
 def one_positive(field: str, value: float) -> float:
-    """A single number."""
+    """A single positive number."""
     return _one(field, positive(field, value))
 
 
 def one_whole(field: str, value: float, least: int = 1) -> int:
-    """A single number."""
+    """A single whole number."""
     return int(_one(field, whole(field, value, least)))
 
 

@@ -289,7 +289,8 @@ def nonnegative_error(
     left, right, iterations = _nonnegative_factors(scaled, rank, seed, max_iter, tol)
     decomposition = decomposition or lapack_svd(values)
     epsilon, frobenius_error = _relative_errors(scaled, left, right)
-    svd_epsilon, svd_frobenius_error = _relative_errors(values, *decomposition.balanced_factors(rank))
+    u, v = decomposition.balanced_factors(rank)
+    svd_epsilon, svd_frobenius_error = _relative_errors(scaled, u / largest, v)
     return NonnegativeFactorization(
         left * largest,
         right,

@@ -6,7 +6,7 @@ Grid, store, flow and plots know experiments only through this description; addi
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from time import perf_counter
 from typing import Any, Literal, Protocol, TypeAlias
@@ -124,6 +124,8 @@ class Theory:
         Maps labels of all axes but the trial's, in arrays of one shape, to its values; NaN where it says nothing.
     applies : callable
         Maps the groups of settings of a store to whether it is about what they measure.
+    listed : bool
+        Whether reports set it beside each median, in their table and plot.
     """
 
     name: str
@@ -131,6 +133,7 @@ class Theory:
     quantity: str
     values: Callable[[Columns], npt.NDArray[np.float64]]
     applies: Callable[[Mapping[str, Any]], bool] = lambda settings: True
+    listed: bool = True
 
 
 @dataclass(frozen=True)
@@ -172,10 +175,19 @@ class Case:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a case: its values, or the message of its failure."""
+    """What became of a case: its values, or the message of its failure.
+
+    Attributes
+    ----------
+    values : mapping of str to float, or None
+    message : str
+    preparation : float
+        Seconds that the preparation took, which the case shares with its neighbours.
+    """
 
     values: Mapping[str, float] | None
     message: str = ""
+    preparation: float = field(default=0.0, compare=False)
 
 
 @dataclass(frozen=True)
@@ -294,12 +306,12 @@ class Experiment:
         """Check the names, which become arrays of a store and keys of a specification."""
         names = [*(axis.name for axis in self.axes), *(each.name for each in self.quantities), *_RESERVED]
         keys = [*(axis.key for axis in self.axes), "where"]
-        for field, given in (("name", names), ("key", keys)):
+        for place, given in (("name", names), ("key", keys)):
             for name in given:
                 if not name.isidentifier() or given.count(name) > 1:
                     reserved = f"{', '.join(_RESERVED)}, seconds or where"
                     raise InputError(
-                        f"{field}: {shown(name)} will not do; take letters and digits, no two alike, not {reserved}"
+                        f"{place}: {shown(name)} will not do; take letters and digits, no two alike, not {reserved}"
                     )
 
     def quantity(self, name: str) -> Quantity:
@@ -328,11 +340,13 @@ class Experiment:
             try:
                 shared = self.prepare(members[0], settings, spread)
             except (Exception, SystemExit) as error:
-                yield from (Outcome(None, describe(error)) for _ in members)
+                preparation = perf_counter() - started
+                yield from (Outcome(None, describe(error), preparation) for _ in members)
                 continue
-            share = (perf_counter() - started) / len(members)
+            preparation = perf_counter() - started
             for case in members:
-                yield self._outcome(shared, case, settings, share)
+                outcome = self._outcome(shared, case, settings, preparation / len(members))
+                yield replace(outcome, preparation=preparation)
 
     def _outcome(self, shared: Any, case: Case, settings: BaseModel, share: float) -> Outcome:
         """Compute one case; `seconds` includes its share of the preparation."""

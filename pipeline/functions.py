@@ -263,37 +263,46 @@ def label_of(name: str, parameters: Mapping[str, object]) -> str:
     >>> label_of("polynomial", {"offset": 0.5, "degree": 2})
     'polynomial(offset=0.5)'
     """
-    known = BUILT_IN[name].parameters if name in BUILT_IN else None
-    if known is None and ":" not in name:
+    if name in BUILT_IN:
+        known = BUILT_IN[name].parameters
+        numbers = {key: each for key, each in _checked(name, parameters).items() if each != known[key].default}
+    elif ":" in name:
+        numbers = {key: Parameter(0.0).checked(key, value) for key, value in parameters.items()}
+    else:
         raise _unknown(name)
-    said = []
-    for key, value in sorted(parameters.items()):
-        if known is None:
-            number = Parameter(0.0).checked(key, value)
-        elif key in known:
-            number = known[key].checked(key, value)
-        else:
-            remedy = f"use {', '.join(known)}" if known else "it has none"
-            raise InputError(f"function: {name} has no parameter {shown(key)}; {remedy}")
-        if known is None or number != known[key].default:
-            said.append(f"{key}={int(number) if number == int(number) else number}")
+    said = [f"{key}={int(each) if each == int(each) else each}" for key, each in sorted(numbers.items())]
     return f"{name}({','.join(said)})" if said else name
 
 
-def built_in(label: str) -> tuple[str, dict[str, int | float]] | None:
+def name_and_parameters(label: str) -> tuple[str, dict[str, int | float]] | None:
     """Name and parameters, those left out included, of a built-in function; None for any other label.
+
+    Raises
+    ------
+    InputError
+        If the function has no such parameter, or not with such a value.
 
     Examples
     --------
-    >>> built_in("gaussian(scale=2)")
+    >>> name_and_parameters("gaussian(scale=2)")
     ('gaussian', {'scale': 2})
     """
     parts = _WITH_PARAMETERS.fullmatch(label)
     name = parts["name"] if parts else label
     if name not in BUILT_IN:
         return None
-    given = _parameters(label, parts["parameters"]) if parts else {}
+    given = _checked(name, _parameters(label, parts["parameters"])) if parts else {}
     return name, {key: each.default for key, each in BUILT_IN[name].parameters.items()} | given
+
+
+def _checked(name: str, given: Mapping[str, object]) -> dict[str, int | float]:
+    """Parameters of a built-in function; InputError for one that it does not have, or not with this value."""
+    known = BUILT_IN[name].parameters
+    for key in given:
+        if key not in known:
+            remedy = f"use {', '.join(known)}" if known else "it has none"
+            raise InputError(f"function: {name} has no parameter {shown(key)}; {remedy}")
+    return {key: known[key].checked(key, value) for key, value in given.items()}
 
 
 def get_function(name: str) -> GeneratingFunction:

@@ -201,11 +201,31 @@ def _check_constraints(
 
 
 def _check_figures(figures: Sequence[Figure], experiment: Experiment, labels: Labels, wanted: Mask) -> None:
-    """Refuse a figure of labels that are not in the grid, or of no cell."""
+    """Refuse a figure of labels that are not in the grid, of no cell, or of several cells at one place."""
+    if (evaluated := wanted.size * sum(bool(figure.where) for figure in figures)) > _MAX_EVALUATED:
+        raise InputError(f"figures: where is evaluated on {evaluated} cells, over {_MAX_EVALUATED}; declare fewer")
     for position, figure in enumerate(figures):
         for axis, label in figure.at.items():
             if label not in labels[axis]:
                 have = one_line(", ".join(map(str, labels[axis])), 80)
                 raise InputError(f"figures[{position}].at.{axis}: {shown(label)} is not in the grid; it has {have}")
-        if (predicate := figure.predicate(experiment)) and not (wanted & predicate(_columns(labels))).any():
-            raise InputError(f"figures[{position}].where: {shown(figure.where)} leaves no cell; loosen it")
+        if predicate := figure.predicate(experiment):
+            drawn = wanted & predicate(_columns(labels))
+            _check_where(figure, experiment, labels, drawn, f"figures[{position}].where: {shown(figure.where)} leaves")
+
+
+def _check_where(figure: Figure, experiment: Experiment, labels: Labels, drawn: Mask, leaves: str) -> None:
+    """Refuse a condition that no cell of `drawn` meets, or several labels of an axis that has to follow the others."""
+    if not drawn.any():
+        raise InputError(f"{leaves} no cell; loosen it")
+    axes = list(labels)
+    for axis, label in figure.at.items():
+        drawn = drawn.take([labels[axis].index(label)], axis=axes.index(axis))
+    trials = tuple(position for position, axis in enumerate(experiment.axes) if axis.key == "seeds")
+    drawn = np.any(drawn, axis=trials, keepdims=True)
+    for axis in figure.followers(experiment):
+        if (drawn.sum(axis=axes.index(axis)) > 1).any():
+            raise InputError(
+                f"{leaves} several labels of {axis} at one place; narrow it, or name {axis} in at or panels"
+            )
+        drawn = np.any(drawn, axis=axes.index(axis), keepdims=True)

@@ -77,7 +77,7 @@ def _spec_model(experiment: Experiment, *, allow_code: bool) -> type[BaseModel]:
         name=(SpecName, ...),
         experiment=(str, experiment.name),
         settings=(experiment.settings, experiment.settings()),
-        figures=(list[Figure], []),
+        figures=(Annotated[list[Figure], Field(max_length=100)], []),
         grid=(Annotated[list[block], Field(min_length=1, max_length=1000)], ...),
     )
 

@@ -107,6 +107,10 @@ def singular_values(matrix: FloatArray) -> FloatArray:
     ----------
     matrix : ndarray of shape (n1, n2)
         Not all of it zero; it is overwritten.
+
+    Returns
+    -------
+    ndarray of shape (min(n1, n2),)
     """
     scale = math.ldexp(1.0, math.frexp(float(np.abs(matrix).max()))[1] - 1)  # as LAPACK does; exact
     matrix /= scale

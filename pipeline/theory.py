@@ -23,7 +23,7 @@ from pipeline import checked
 from pipeline.arrays import FloatArray
 from pipeline.checked import Numbers
 from pipeline.errors import InputError, shown
-from pipeline.functions import built_in
+from pipeline.functions import name_and_parameters
 from pipeline.growth import Domain, Growth, Theorem, constants
 
 RankOf: TypeAlias = Callable[[FloatArray], FloatArray]
@@ -299,7 +299,7 @@ _SEMIDEFINITE = frozenset({"inner_product", "identity", "square", "cube", "atten
 
 def is_kernel(label: str) -> bool:
     """Whether `kernel_rank` holds for a function, whatever its scale (Budzinskiy, section 5)."""
-    known = built_in(label)
+    known = name_and_parameters(label)
     return known is not None and known[0] in _KERNELS
 
 
@@ -309,7 +309,7 @@ def is_semidefinite(label: str, domain: str) -> bool:
     Powers of the inner product with coefficients that are not negative are (Schur), as are kernels; a mean of minima
     where no coordinate is negative; and blocks if an entry within one is at least one between two.
     """
-    known = built_in(label)
+    known = name_and_parameters(label)
     if known is None:
         return False
     match known:
@@ -323,9 +323,9 @@ def is_semidefinite(label: str, domain: str) -> bool:
 
 
 def polynomial_rank(label: str, m: Numbers) -> FloatArray:
-    """Rank of a built-in function that is a polynomial of the inner product: its number of monomials; else inf."""
+    """Bound of the rank of a built-in function that is a polynomial of x·y, its number of monomials; else inf."""
     m = checked.whole("m", m)
-    match built_in(label):
+    match name_and_parameters(label):
         case "inner_product" | "identity", _:
             return m
         case "square" | "cube" as name, _:
@@ -344,8 +344,9 @@ def least_analytical_rank(label: str, m: Numbers, epsilon: Numbers, domain: Doma
     epsilon, least = checked.tolerance(epsilon), polynomial_rank(label, m)
     if growth := constants(label, "Example 1.2", m, domain):
         least = np.minimum(least, analytical_rank(epsilon, m, growth))
+    terms = math.ceil(-np.log(epsilon.min(initial=1.0))) + 1
     for theorem in ("Theorem 3.8", "Theorem 4.5", "Corollary 4.8"):
-        if growth := constants(label, theorem, m, domain):
+        if growth := constants(label, theorem, m, domain, terms):
             least = np.minimum(least, BUILT_IN_BOUNDS[theorem].analytical_rank(epsilon, m, growth))
     return least + np.zeros(epsilon.shape)
 
@@ -441,6 +442,6 @@ def _series(m: FloatArray, base: FloatArray, group: Numbers) -> FloatArray:
 
 def _in_ball(growth: Growth) -> tuple[FloatArray, FloatArray]:
     """C and M as Example 1.2 has them."""
-    if not np.all(np.isinf(growth.order)):
+    if not math.isinf(growth.order):
         raise InputError(f"order: {growth.order:g} is finite; this bound takes derivatives of every order")
     return checked.numbers("factor", growth.factor, lambda c: c >= 1, "give a C of at least 1"), np.asarray(growth.rate)

@@ -150,7 +150,7 @@ def _theory(
     said = [
         (bound, bound.values(columns))
         for bound in experiment.theory
-        if bound.quantity in shown and bound.applies(settings)
+        if bound.listed and bound.quantity in shown and bound.applies(settings)
     ]
     return [
         {"label": bound.label, "quantity": bound.quantity, "values": _rounded(values)}

@@ -131,7 +131,6 @@
   function checkbox(id, text, checked, change, colour) {
     const box = make("input", { type: "checkbox", id, checked });
     box.addEventListener("change", () => {
-      state.figure = "";
       change(box.checked);
       draw();
     });

@@ -4,7 +4,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-MOST_ROWS = 200
 _MOST_OPEN = 20
 
 
@@ -68,14 +67,12 @@ def finding_sections(findings: Sequence[Finding]) -> list[tuple[str, Table, Tabl
 def _tables(section: str, findings: list[Finding]) -> tuple[Table, Table | None]:
     header = ("Name", "Where", "Expected", "Estimate", "Interval")
     rows = [
-        (each.name, each.where, each.expected, number(each.estimate), _interval(each.interval))
-        for each in findings[:MOST_ROWS]
+        (each.name, each.where, each.expected, number(each.estimate), _interval(each.interval)) for each in findings
     ]
     first, others = Table(section, header, rows[:_MOST_OPEN], 3), rows[_MOST_OPEN:]
     if not others:
         return first, None
-    note = f"The first {MOST_ROWS} of {len(findings)}." if len(findings) > MOST_ROWS else ""
-    return first, Table(f"{section}, from row {_MOST_OPEN + 1} on", header, others, 3, note)
+    return first, Table(f"{section}, from row {_MOST_OPEN + 1} on", header, others, 3)
 
 
 def number(value: float) -> str:

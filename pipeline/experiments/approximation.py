@@ -401,7 +401,7 @@ APPROXIMATION = Experiment(
     theory=(
         Theory(
             "embedding",
-            "√(9 log(3n²)/r) (Budzinskiy, Theorem 5.2)",
+            "√(9 log(3n²)/r) (Budzinskiy, Theorem 1.3)",
             "epsilon",
             lambda columns: of_functions(columns, _embedding_error),
         ),

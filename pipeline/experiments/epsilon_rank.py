@@ -199,7 +199,7 @@ def _evaluate_cost(columns: Columns, settings: EpsilonRankSettings) -> Cost:
             "ap" if name == "ap" else settings.minimax.budget, n, rank, double=options.precision == "double"
         )
         seconds = seconds + np.where(method == name, _EVALUATIONS * steps, 0.0)
-    memory = np.where(method == "svd", 0.0, 40 * n * n + 120 * n * rank)
+    memory = np.where(method == "svd", 0.0, 160 * n * n)  # ranks up to n may be tried
     if settings.certificate.bound == "best":
         seconds = seconds + _EVALUATIONS * (0.04 + n * n * (2e-6 + 9e-8 * rank))
         memory = memory + 170 * np.minimum(n, 1500) ** 2
@@ -217,7 +217,7 @@ def _embedding(function: str, sampling: Sampling, columns: Columns) -> FloatArra
 
 
 def _three_stages(function: str, sampling: Sampling, columns: Columns) -> FloatArray | float:
-    """The same as long as it is below n and what holds whatever n."""
+    """Least of n, the rank of the random embedding and one that holds whatever n."""
     embedding = _embedding(function, sampling, columns)
     if sampling.domain not in ("ball", "sphere") or np.isnan(embedding).all():
         return np.nan
@@ -280,6 +280,7 @@ EPSILON_RANK = Experiment(
         Expectation("tolerance", "rank", "power", "between 0 and -2 (Budzinskiy, Theorem 1.3)"),
     ),
     theory=(
+        Theory("size", "n", "rank", lambda columns: columns["n"].astype(np.float64), listed=False),
         Theory(
             "embedding",
             "9 log(3n²)/ε² (Budzinskiy, Theorems 1.3 and 5.2)",

@@ -26,7 +26,7 @@ from pipeline.experiment import (
     describe,
 )
 from pipeline.files import FileMatrix, FileRecipe
-from pipeline.functions import BUILT_IN, built_in, get_function, label_of
+from pipeline.functions import BUILT_IN, get_function, label_of, name_and_parameters
 from pipeline.matrix import MatrixRecipe
 from pipeline.sampling import SAMPLINGS, Sampling, get_sampling
 from pipeline.svd import SVDSettings
@@ -52,6 +52,7 @@ DIMENSION = Axis("m", int, "latent dimension", "m")
 SIZE = Axis("n", int, "size", "n")
 RANK = Axis("r", int, "rank of the approximation", "r")
 SEED = Axis("seed", int, "trial number", "seeds", least=0)
+_FUNCTIONS = 1  # revision of the built-in functions, raised with their values
 SHARED = ("function", "sampling", "m", "n", "seed")
 """Axes that fix a matrix."""
 
@@ -165,7 +166,7 @@ def on_its_domain() -> Constraint:
 
 
 def _domain_of(label: str) -> str:
-    known = built_in(label)
+    known = name_and_parameters(label)
     return BUILT_IN[known[0]].domain if known else ""
 
 
@@ -180,7 +181,7 @@ def of_functions(columns: Columns, values: Callable[[str, Sampling, Columns], Fl
     found = np.full(columns["n"].shape, np.nan)
     pairs = dict.fromkeys(zip(map(str, columns["function"]), map(str, columns["sampling"]), strict=True))
     for function, name in pairs:
-        if built_in(function) is None or name not in SAMPLINGS:
+        if name_and_parameters(function) is None or name not in SAMPLINGS:
             continue
         here = (columns["function"] == function) & (columns["sampling"] == name)
         found[here] = values(function, SAMPLINGS[name], {axis: labels[here] for axis, labels in columns.items()})
@@ -259,7 +260,7 @@ def matrix_experiment(
     return Experiment(
         name=compute.__name__,
         summary=summary,
-        revision=revision,
+        revision=revision + _FUNCTIONS,
         axes=(FUNCTION, SAMPLING, DIMENSION, SIZE, *axes, SEED),
         shared=SHARED,
         quantities=(

@@ -212,7 +212,7 @@ def test_theory_and_slope_stand_in_the_legend_and_stretch_nothing(store, draw):
     ds = ds.assign(epsilon=ds["epsilon"] / 1e3, lower_bound=ds["lower_bound"] / 1e3)
     drawn = draw(declaring(ds, "{name: a, x: r}", "{name: b, x: r, theory: [embedding], slope: -2}"))
     more = legend(drawn["b"])[len(legend(drawn["a"])) :]
-    assert more == ["√(9 log(3n²)/r) (Budzinskiy, Theorem 5.2), out of sight", "slope -2"]
+    assert more == ["√(9 log(3n²)/r) (Budzinskiy, Theorem 1.3), out of sight", "slope -2"]
     for title, panel in panels(drawn["b"]).items():
         assert panel.get_ylim() == panels(drawn["a"])[title].get_ylim()
         assert panel.get_xlim() == panels(drawn["a"])[title].get_xlim()
@@ -479,9 +479,10 @@ def test_axis_that_only_where_names_follows_the_abscissa(store, draw):
     assert "where r * 20 == n" in drawn["a"].get_suptitle()
 
 
-def test_where_that_leaves_several_labels_at_one_place_is_refused(store, draw):
-    with pytest.raises(InputError, match="where: 'r < n' leaves several labels of r at one place; narrow it"):
-        draw(declaring(open_results(store), "{name: a, x: n, where: r < n}"))
+def test_ranks_that_are_enough_have_no_bracket(store, draw):
+    ds = open_results(store)
+    drawn = draw(declaring(ds.assign(lower_bound=ds["lower_bound"] * 0), "{name: a, x: r}"))
+    assert all(name not in legend(drawn["a"]) for name in ("lower bound", "the best possible lies here"))
 
 
 def test_quantity_beside_is_drawn_dashed_in_the_colour_of_its_line(store, draw):

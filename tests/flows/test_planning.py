@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from flows.batch import compute_batch
 from flows.planning import BATCH_SECONDS, make_plan
 from pipeline.errors import InputError
+from pipeline.experiment import Outcome
 from pipeline.grid import parse_sweep
 
 SPEC = """
@@ -112,25 +113,27 @@ def test_batch_that_was_cut_short_leaves_the_rest_in_order():
 
 
 @pytest.mark.parametrize(
-    ("seconds", "computed"),
+    ("preparation", "seconds", "computed"),
     [
-        ([5, 1, 1], 3),  # preparing again would cost more than to go on
-        ([1, 1, 1], 2),
-        ([1, 5, 1], 2),
-        ([5, 1, 1, 1], 3),  # the fourth has another matrix
+        (4, [5, 1, 1], 3),  # preparing again would cost more than to go on
+        (4, [5, 3, 1], 2),
+        (0, [1, 1, 1], 1),
+        (0.5, [20, 20, 20], 1),
+        (4, [5, 1, 1, 5], 3),  # the fourth has another matrix
     ],
 )
 def test_batch_past_its_time_returns_what_it_has_once_that_took_as_long_as_its_preparation(
-    seconds, computed, monkeypatch
+    preparation, seconds, computed, monkeypatch
 ):
     cells = [["gaussian", "ball-symmetric", 2, 20, rank, "svd", seed] for seed in (0, 1) for rank in (1, 2, 3)]
-    payload = json.dumps(
-        {"experiment": "approximation", "settings": {}, "axes": list(SWEEP.labels), "cases": cells[: len(seconds)]}
-    )
+    batch = {"experiment": "approximation", "settings": {}, "axes": list(SWEEP.labels), "cases": cells[: len(seconds)]}
+    payload = json.dumps(batch)
     assert len(compute_batch.fn("all", payload).outcomes) == len(seconds)
     clock = iter(np.cumsum([0, *seconds]).tolist())
     monkeypatch.setattr("flows.batch.monotonic", lambda: next(clock))
     monkeypatch.setattr("flows.batch.BATCH_SECONDS", 0.5)
+    prepared = [Outcome({}, preparation=preparation)] * len(seconds)
+    monkeypatch.setattr("pipeline.experiment.Experiment.run", lambda *_: iter(prepared))
     found = compute_batch.fn("cut", payload)
     assert len(found.outcomes) == computed
     assert found.seconds == sum(seconds[:computed])

@@ -212,6 +212,14 @@ def test_where_that_leaves_no_cell_is_refused():
     assert refused(one(where="m > n")).startswith("figures[0].where: 'm > n' leaves no cell; loosen it")
 
 
+def test_where_that_leaves_several_labels_at_one_place_is_refused():
+    text = spec(one(x="n", where="r <= n / 2 and m > 0")).replace("r: [2, 4]", "r: [2, 4]")
+    with pytest.raises(
+        InputError, match=r"figures\[0\].where: .* leaves several labels of [mr] at one place; narrow it"
+    ):
+        parse_sweep(text)
+
+
 def test_axes_that_only_where_names_follow_the_others():
     experiment = EXPERIMENTS["spectrum"]
     figure = Figure(name="a", x="n", where="m * m == n and n > 3 and function != 'relu'").complete(experiment)
