@@ -285,7 +285,7 @@ def name_and_parameters(label: str) -> tuple[str, dict[str, int | float]] | None
     Examples
     --------
     >>> name_and_parameters("gaussian(scale=2)")
-    ('gaussian', {'scale': 2})
+    ('gaussian', {'scale': 2.0})
     """
     parts = _WITH_PARAMETERS.fullmatch(label)
     name = parts["name"] if parts else label
