@@ -82,8 +82,10 @@ def compute_batch(label: str, payload: str) -> "Computed | State[None]":
             shared, ready = shares, before + outcome.preparation
         if _given_up():
             return Cancelled(message="the flow was stopped")
-        ends = all(experiment.shared_labels(other) != shared for other in cases[len(outcomes) :][:1])
-        if now > started + BATCH_SECONDS and (ends or now - ready >= outcome.preparation):
+        following = cases[len(outcomes) : len(outcomes) + 1]
+        if now > started + BATCH_SECONDS and (
+            now - ready >= outcome.preparation or all(experiment.shared_labels(each) != shared for each in following)
+        ):
             break
     return Computed(outcomes, _worker_address(), now - started)
 
