@@ -104,7 +104,9 @@ def draw_panels(
             panel.set_axis_off()
         _label_axes(grid, curves[figure.x].values.tolist(), experiment, figure)
         width, height = _PANEL_INCHES if len(panels) > 1 else _SINGLE_INCHES
-        beside, below = _draw_legend(drawing, grid, columns * width)
+        bounds = {bound.label for bound in _bounds(experiment, figure, settings)}
+        silent = bounds - {line.get_label() for panel in grid.flat for line in panel.lines}
+        beside, below = _draw_legend(drawing, grid, columns * width, sorted(silent))
         drawing.set_size_inches(columns * width + beside, rows * height + below + 0.2 * (1 + title.count("\n")))
         drawing.suptitle(title, fontsize=10, x=columns * width / 2 / (columns * width + beside))
         drawing.savefig(path, dpi=160)
@@ -120,23 +122,32 @@ def _room_above(grid: Any, low: float, high: float) -> float:
     return float(max(high, min(top * (high / low) ** _MARGIN, _NEAR * high)))
 
 
-def _draw_legend(drawing: Figure, grid: Any, width: float) -> tuple[float, float]:
+def _bounds(experiment: Experiment, figure: Declared, settings: Mapping[str, Any]) -> list[Theory]:
+    """Declared bounds that are about what was measured."""
+    return [bound for bound in experiment.theory if bound.name in figure.theory and bound.applies(settings)]
+
+
+def _draw_legend(drawing: Figure, grid: Any, width: float, silent: Sequence[str]) -> tuple[float, float]:
     """One legend for all panels, below them or, if it is long, beside; inches that it needs there.
 
-    Below it has as many columns as fit into the width of the panels, in inches.
+    Below it has as many columns as fit into the width of the panels, in inches. `silent` is what was to be drawn but
+    has no value.
     """
     drawn = [panel.get_legend_handles_labels() for panel in grid.flat]
-    if not any(texts for _, texts in drawn):
+    if not any(texts for _, texts in drawn) and not silent:
         return 0.0, 0.0
     legend = {text: handle for handles, texts in drawn for handle, text in zip(handles, texts, strict=True)}
     seen = {line.get_label() for panel in grid.flat for line in panel.lines if _in_sight(line, panel)}
     hidden = {line.get_label() for panel in grid.flat for line in panel.lines} - seen
-    texts = [textwrap.fill(text + ", out of sight" * (text in hidden), _LEGEND_CHARACTERS) for text in legend]
-    handles = list(legend.values())
-    if len(legend) > _MOST_BELOW:
+    texts = [text + ", out of sight" * (text in hidden) for text in legend]
+    texts = [
+        textwrap.fill(text, _LEGEND_CHARACTERS) for text in (*texts, *(f"{each}: says nothing here" for each in silent))
+    ]
+    handles = [*legend.values(), *(Line2D([], [], color="none") for _ in silent)]
+    if len(handles) > _MOST_BELOW:
         box = drawing.legend(handles, texts, loc="outside right upper").get_window_extent()
         return box.width / drawing.dpi, 0.0
-    for columns in range(len(legend), 0, -1):
+    for columns in range(len(handles), 0, -1):
         below = drawing.legend(handles, texts, loc="outside lower center", ncols=columns)
         box = below.get_window_extent()
         if columns == 1 or box.width < width * drawing.dpi:
@@ -226,7 +237,7 @@ def _draw_guides(
     """What theory says, and a guide of given slope."""
     x = curves[figure.x].values
     lines = curves[figure.lines].values.tolist()
-    bounds = [bound for bound in experiment.theory if bound.name in figure.theory and bound.applies(settings)]
+    bounds = _bounds(experiment, figure, settings)
     for bound, style in zip(bounds, _DASHES * len(bounds), strict=False):
         said = [
             _said(bound, curves.sel({figure.lines: label}), labels | {figure.lines: label}, figure.x) for label in lines

@@ -23,7 +23,7 @@ from pipeline import checked
 from pipeline.arrays import FloatArray
 from pipeline.checked import Numbers
 from pipeline.errors import InputError, shown
-from pipeline.functions import name_and_parameters
+from pipeline.functions import BUILT_IN, name_and_parameters
 from pipeline.growth import Domain, Growth, Theorem, constants
 
 RankOf: TypeAlias = Callable[[FloatArray], FloatArray]
@@ -296,6 +296,11 @@ BUILT_IN_BOUNDS: dict[Theorem, TaylorBound] = {  # in the unit ball, W = I
 _KERNELS = frozenset({"exponential", "gaussian", "cauchy"})
 _SEMIDEFINITE = frozenset({"inner_product", "identity", "square", "cube", "attention"})
 
+_CONTINUOUS = frozenset({  # in |x − y| or in x·y, and the same function whatever m
+    *_KERNELS, "quartic_gaussian", "inner_product", "polynomial", "exponential_polynomial",
+    "identity", "tanh", "relu", "abs", "square", "cube", "cos", "sin",
+})  # fmt: skip
+
 
 def is_kernel(label: str) -> bool:
     """Whether `kernel_rank` holds for a function, whatever its scale (Budzinskiy, section 5)."""
@@ -349,6 +354,45 @@ def least_analytical_rank(label: str, m: Numbers, epsilon: Numbers, domain: Doma
         if growth := constants(label, theorem, m, domain, terms):
             least = np.minimum(least, BUILT_IN_BOUNDS[theorem].analytical_rank(epsilon, m, growth))
     return least + np.zeros(epsilon.shape)
+
+
+def identity_error(n: Numbers, rank: Numbers) -> FloatArray:
+    """Lower bound w/(1 + w), w = √((n − r)/(r(n − 1))), of the error of rank r ≤ n of the n × n identity.
+
+    A matrix G of rank r with a unit diagonal has n² = (tr G)² ≤ r‖G‖_F², hence an entry of at least w beside it; an
+    error of ε leaves ε/(1 − ε) there once rows are divided by the diagonal. Attained where n equiangular lines make a
+    tight frame of R^r. Parameters and errors are those of `embedding_rank`.
+
+    Examples
+    --------
+    >>> identity_error(16, 6)
+    array(0.25)
+    """
+    n, rank = checked.whole("n", n), checked.whole("rank", rank)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        coherence = np.where(rank < n, np.sqrt(np.maximum(n - rank, 0) / (rank * (n - 1))), 0.0)
+    return np.asarray(coherence / (1 + coherence), dtype=np.float64)
+
+
+def limit_error(label: str, n: Numbers, rank: Numbers) -> FloatArray:
+    """Lower bound of the relative error of rank r as m → ∞, for symmetric draws from the ball or the sphere.
+
+    All pairs of points become orthonormal, so F → c 11ᵀ + (d − c) I with d = f(x, x) and c = f(x, y), and an
+    approximation of rank r of F is one of rank r + 1 of (d − c) I. NaN for functions without such a limit. Other
+    parameters and errors are those of `embedding_rank`.
+
+    Examples
+    --------
+    >>> float(limit_error("exponential", 200, 20).round(4))
+    0.1298
+    """
+    error = identity_error(n, np.asarray(rank) + 1)
+    known = name_and_parameters(label)
+    if known is None or known[0] not in _CONTINUOUS:
+        return np.full(error.shape, np.nan)
+    name, parameters = known
+    diagonal, beside = BUILT_IN[name].entries(np.eye(2), np.eye(2), **parameters)[0]
+    return np.asarray(abs(diagonal - beside) / max(abs(diagonal), abs(beside)) * error, dtype=np.float64)
 
 
 def second_stage(rank: RankOf) -> FloatArray:

@@ -64,7 +64,7 @@ from pipeline.sampling import HELD_BYTES, Sampling
 from pipeline.svd import Decompositions, SVDSettings
 from pipeline.tensor_approximation import TRAIN_METHODS, TensorProblem, find_train
 from pipeline.tensor_train import unfolding
-from pipeline.theory import embedding_error, is_semidefinite
+from pipeline.theory import embedding_error, is_semidefinite, limit_error
 
 # Predicted times, fitted on one core of a 2026 server.
 # Iterations of a method: their number, and seconds an n² r, an n², an n r², an n r, and each.
@@ -302,6 +302,12 @@ def _embedding_error(function: str, sampling: Sampling, columns: Columns) -> Flo
     return embedding_error(columns["n"], columns["n"], columns["r"])
 
 
+def _limit_error(function: str, sampling: Sampling, columns: Columns) -> FloatArray | float:
+    if not (sampling.symmetric and sampling.domain in ("ball", "sphere")):
+        return math.nan
+    return limit_error(function, columns["n"], columns["r"])
+
+
 def settings_used(labels: Mapping[str, Sequence[Label]]) -> set[str]:
     """Groups of settings on which values depend."""
     return {"svd", "certificate", *map(str, labels["method"])}  # the lower bound rests on the decomposition
@@ -404,6 +410,12 @@ APPROXIMATION = Experiment(
             "√(9 log(3n²)/r) (Budzinskiy, Theorem 1.3)",
             "epsilon",
             lambda columns: of_functions(columns, _embedding_error),
+        ),
+        Theory(
+            "identity_limit",
+            "lower bound as m → ∞, that of the identity",
+            "epsilon",
+            lambda columns: of_functions(columns, _limit_error),
         ),
     ),
 )

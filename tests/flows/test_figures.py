@@ -20,6 +20,7 @@ from pipeline.errors import InputError
 from pipeline.experiment import Case, Experiment, Outcome
 from pipeline.experiments import EXPERIMENTS
 from pipeline.grid import parse_sweep
+from pipeline.theory import identity_error
 from storage import Status, Writer, median_curves, open_results
 
 APPROXIMATION = EXPERIMENTS["approximation"]
@@ -216,11 +217,26 @@ def test_theory_and_slope_stand_in_the_legend_and_stretch_nothing(store, draw):
     for title, panel in panels(drawn["b"]).items():
         assert panel.get_ylim() == panels(drawn["a"])[title].get_ylim()
         assert panel.get_xlim() == panels(drawn["a"])[title].get_xlim()
-        (bound,) = APPROXIMATION.theory
+        bound = APPROXIMATION.theory[0]
         lines = [each for each in panel.lines if each.get_label() == bound.label]
         assert bool(lines) == title.endswith("symmetric")  # only there max|F| = 1
         for shown in lines:
             np.testing.assert_allclose(shown.get_ydata(), np.sqrt(9 * np.log(3e6) / np.array([200, 400, 1000])))
+
+
+def test_limit_for_many_dimensions_is_drawn_for_symmetric_draws_and_legend_names_what_says_nothing(store, draw):
+    drawn = draw(
+        declaring(open_results(store), "{name: a, x: m, at: {n: 100, r: 10}, theory: [embedding, identity_limit]}")
+    )
+    embedding, limit = (bound.label for bound in APPROXIMATION.theory)
+    assert legend(drawn["a"])[-2:] == [limit, f"{embedding}: says nothing here"]  # 9 log(3e4) > 10
+    for title, panel in panels(drawn["a"]).items():
+        lines = [each for each in panel.lines if each.get_label() == limit]
+        assert len(lines) == title.endswith("symmetric")
+        for shown in lines:
+            beside = np.exp(-2) if "gaussian" in title else 1 / 3
+            expected = (1 - beside) * identity_error(100, 11)
+            np.testing.assert_allclose(shown.get_ydata(), np.full(4, expected), rtol=1e-12)
 
 
 def test_theory_that_is_seen_is_not_called_out_of_sight(store, draw):

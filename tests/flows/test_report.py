@@ -430,7 +430,7 @@ def test_keyboard_alone_is_enough(written, visit):
             assert picture(page) != before
             assert page.evaluate("document.activeElement.id") == "x"
     assert [each for each in reached if each] == [
-        "quantity", "x", "xscale", "yscale", "bound", "lines", "line-0", "line-1",
+        "quantity", "x", "xscale", "yscale", "bound", "theory", "lines", "line-0", "line-1",
     ]  # fmt: skip
     page.keyboard.press("Space")
     assert list(medians(page)) == ["svd"]

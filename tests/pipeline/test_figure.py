@@ -130,7 +130,7 @@ BAD = {
     "a quantity beside twice": (one(beside="[max_norm, max_norm]"), "figures[0].beside: 'max_norm'", "name it once"),
     "a bound twice": (one(theory="[embedding, embedding]"), "figures[0].theory: 'embedding'", "name it once"),
     "unknown y": (one(y="speed"), "figures[0].y: 'speed'", "use one of epsilon, lower_bound"),
-    "unknown theory": (one(theory="[magic]"), "figures[0].theory: 'magic'", "use one of embedding"),
+    "unknown theory": (one(theory="[magic]"), "figures[0].theory: 'magic'", "use one of embedding, identity_limit"),
     "theory of another y": (
         one(y="max_norm", theory="[embedding]"),
         "figures[0].theory: 'embedding'",

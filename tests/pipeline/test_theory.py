@@ -20,6 +20,7 @@ from pipeline.theory import (
     embedding_error,
     embedding_rank,
     hadamard_power_rank,
+    identity_error,
     inner_product_bound,
     is_kernel,
     is_semidefinite,
@@ -28,6 +29,7 @@ from pipeline.theory import (
     latent_variable_rank,
     latent_variable_threshold,
     least_analytical_rank,
+    limit_error,
     localized_distance_bound,
     multilinear_bound,
     polynomial_rank,
@@ -424,6 +426,39 @@ def test_ranks_are_above_what_the_identity_needs():
         n = np.geomspace(second_stage(square(epsilon)) + 1, 1e12, 30).round()
         rank = kernel_rank(n, n, epsilon)
         assert np.all(1 / (1 + np.sqrt(rank * (n - 1) / (n - rank))) <= epsilon)
+
+
+@pytest.mark.parametrize(("n", "rank"), [(6, 3), (16, 6), (28, 7)])
+def test_equiangular_tight_frames_attain_the_error_of_the_identity(n, rank):
+    assert approximate(np.eye(n), rank, budget="thorough").max_error == pytest.approx(identity_error(n, rank), rel=1e-6)
+
+
+def test_error_of_the_identity_falls_to_zero_at_full_rank():
+    errors = identity_error(40, np.arange(1, 43))
+    assert errors[0] == pytest.approx(1 / 2)
+    assert (np.diff(errors[:40]) < 0).all()
+    assert errors[39:].tolist() == [0, 0, 0]
+    assert identity_error(1, 1) == 0
+
+
+@pytest.mark.parametrize(
+    "label", ["exponential", "gaussian(scale=2)", "quartic_gaussian", "cos", "polynomial(degree=3)"]
+)
+@pytest.mark.parametrize("sampling", ["ball-symmetric", "sphere-symmetric"])
+def test_limit_is_a_lower_bound_in_many_dimensions_and_not_a_wide_one(label, sampling):
+    n, rank, m = 40, 6, 30_000
+    matrix = function_matrix(label, sampling, n=n, m=m, seed=3).to_numpy()
+    beside = matrix[~np.eye(n, dtype=bool)]
+    distance = np.ptp(beside) / np.abs(matrix).max()
+    assert distance < 0.1
+    found = approximate(matrix, rank).max_error / np.abs(matrix).max()
+    limit = limit_error(label, n, rank)
+    assert limit - distance < found < 1.45 * limit
+
+
+@pytest.mark.parametrize("label", ["sign", "step", "attention", "minimum_graphon", "piecewise", "own:function"])
+def test_functions_that_jump_or_change_with_m_have_no_limit(label):
+    assert np.isnan(limit_error(label, [10, 20], 5)).all()
 
 
 def test_theorems_for_the_gaussian_in_order_of_strength():
