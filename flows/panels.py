@@ -140,9 +140,8 @@ def _draw_legend(drawing: Figure, grid: Any, width: float, silent: Sequence[str]
     seen = {line.get_label() for panel in grid.flat for line in panel.lines if _in_sight(line, panel)}
     hidden = {line.get_label() for panel in grid.flat for line in panel.lines} - seen
     texts = [text + ", out of sight" * (text in hidden) for text in legend]
-    texts = [
-        textwrap.fill(text, _LEGEND_CHARACTERS) for text in (*texts, *(f"{each}: says nothing here" for each in silent))
-    ]
+    texts += [f"{text}: says nothing here" for text in silent]
+    texts = [textwrap.fill(text, _LEGEND_CHARACTERS) for text in texts]
     handles = [*legend.values(), *(Line2D([], [], color="none") for _ in silent)]
     if len(handles) > _MOST_BELOW:
         box = drawing.legend(handles, texts, loc="outside right upper").get_window_extent()
