@@ -32,7 +32,7 @@ _MOST_PANELS = 24
 _MOST_COLUMNS = 4
 _MOST_TICKS = 8
 _MOST_CHARACTERS = 44  # along an axis
-_DASHES = ["--", (0, (1, 1)), (0, (5, 1, 1, 1, 1, 1))]
+_DASHES = ["--", (0, (9, 2)), (0, (5, 1, 1, 1, 1, 1))]
 _MARKERS = "osD^vP*X"
 
 
