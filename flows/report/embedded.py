@@ -129,6 +129,8 @@ def _figures(
             "x": names.index(figure.x),
             "lines": names.index(figure.lines),
             "at": {names.index(axis): labels[axis].index(label) for axis, label in figure.at.items()},
+            "statistic": figure.statistic,
+            "beside": [name for name in figure.beside if name in shown],
             "xScale": figure.x_scale,
             "yScale": figure.y_scale,
             "yLeast": figure.y_least,

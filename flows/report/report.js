@@ -15,7 +15,7 @@
   const numbers = axes.filter((axis) => axis.numeric && axis.labels.length > 1);
   const xAxes = numbers.length ? numbers : axes;
   const state = { figure: "", x: 0, lines: 0, quantity: 0, held: {}, drawn: new Set(), xScale: "log", yScale: "log",
-    bound: true, theory: true };
+    statistic: "median", beside: [], bound: true, theory: true };
 
   // --- what is known of a curve point -------------------------------------------------------------------------------
 
@@ -36,7 +36,13 @@
     return { median, least: there[0], most: there[there.length - 1] };
   }
 
-  function hasBound() { return data.bound !== null && quantities[state.quantity].name === data.main; }
+  function medianOf(place, name) { return statistics(place, name)?.median ?? null; }
+
+  function isMedian() { return state.statistic === "median"; }
+
+  function hasBound() { // a maximum and a bound may be of different trials
+    return data.bound !== null && quantities[state.quantity].name === data.main && isMedian();
+  }
 
   function theorems() { return data.theory.filter(({ quantity }) => quantity === quantities[state.quantity].name); }
 
@@ -47,7 +53,8 @@
     const found = place === undefined ? null : statistics(place, name);
     if (found === null) return null;
     const bound = hasBound() ? statistics(place, data.bound) : null;
-    return { x: axes[state.x].labels[x], place, ...found, bound: bound && bound.median };
+    const value = isMedian() ? found.median : found.most;
+    return { x: axes[state.x].labels[x], place, ...found, value, bound: bound && bound.median };
   }
 
   // --- choices ------------------------------------------------------------------------------------------------------
@@ -78,9 +85,11 @@
     if (!holdBest(names)) holdBest({});
   }
 
-  function adopt({ quantity, x, lines, at, xScale, yScale }) { // what a declared figure sets; false if it has no curve
-    Object.assign(state, { quantity, x, lines, xScale, yScale, drawn: new Set(axes[lines].labels.keys()) });
-    const found = holdBest(at);
+  function adopt(figure) { // what a declared figure sets; false if it has no curve
+    const { quantity, x, lines, statistic, beside, xScale, yScale } = figure;
+    const drawn = new Set(axes[lines].labels.keys());
+    Object.assign(state, { quantity, x, lines, statistic, beside, xScale, yScale, drawn });
+    const found = holdBest(figure.at);
     state.drawn = new Set(curves().filter(({ points }) => points.length).map(({ line }) => line));
     return found;
   }
@@ -154,11 +163,17 @@
     const figure = select("figure", "Figure", named, state.figure, (value) => {
       state.figure = value;
       if (value) adopt(figures[value]);
+      else state.beside = [];
     });
     const chosen = quantities.map((quantity, i) => [i, quantity.name]);
     const quantity = select("quantity", "Quantity", chosen, state.quantity, (value) => {
       state.quantity = Number(value);
+      state.beside = [];
       state.yScale = scaleOfY();
+    });
+    const kinds = [["median", "median and range"], ["max", "maximum"]];
+    const statistic = select("statistic", "Statistic", kinds, state.statistic, (value) => {
+      state.statistic = value;
     });
     const x = select("x", "Horizontal axis", byIndex(xAxes), state.x, (value) => keepNames(() => {
       state.x = Number(value);
@@ -167,7 +182,7 @@
     }));
     const bound = checkbox("bound", "Lower bound", state.bound, (checked) => { state.bound = checked; });
     const theory = checkbox("theory", "Theory", state.theory, (checked) => { state.theory = checked; });
-    fill("what", "Draw", ...(figures.length ? [figure] : []), quantity, x,
+    fill("what", "Draw", ...(figures.length ? [figure] : []), quantity, statistic, x,
       select("xscale", "Horizontal scale", scales, state.xScale, (to) => { state.xScale = to; }),
       select("yscale", "Vertical scale", scales, state.yScale, (to) => { state.yScale = to; }),
       ...(data.bound === null ? [] : [bound]), ...(data.theory.length ? [theory] : []));
@@ -214,7 +229,7 @@
     const { name, units } = quantities[state.quantity], unit = units === "1" ? "" : ` ${plain(units)}`;
     const count = data.declared[point.place];
     const lines = [`<b>${plain(label)}</b>, ${plain(axes[state.x].name)} = ${plain(point.x)}`,
-      `${plain(name)}, median of ${count}: ${point.median}${unit}`];
+      `${plain(name)}, ${isMedian() ? "median" : "maximum"} of ${count}: ${point.value}${unit}`];
     if (point.bound !== null) lines.push(`bracket [${point.bound}, ${point.median}]`);
     if (!data.everyTrial) return [...lines, `range ${point.least} to ${point.most}${unit}`].join("<br>");
     const bounds = point.bound === null ? [] : trialsOf(point.place, data.bound);
@@ -230,7 +245,7 @@
     const { labels, name, numeric } = axes[state.lines];
     return [...state.drawn].sort((a, b) => a - b).map((line) => {
       const points = axes[state.x].labels.map((_, x) => pointOf(x, line)).filter((point) => point !== null);
-      const fits = points.filter((point) => (state.xScale !== "log" || point.x > 0) && hasPlace(point.median));
+      const fits = points.filter((point) => (state.xScale !== "log" || point.x > 0) && hasPlace(point.value));
       return { line, label: numeric ? `${name} = ${labels[line]}` : labels[line], points, fits };
     });
   }
@@ -240,14 +255,17 @@
     for (const { line, label, fits } of drawn) {
       const colour = colourOf(line), x = fits.map((point) => point.x);
       const from = fits.map(({ least, median }) => (hasPlace(least) ? least : Math.min(low, median)));
-      made.push({ x: [...x, ...x.slice().reverse()], y: [...from, ...fits.map((point) => point.most).reverse()],
-        type: "scatter", mode: "lines", fill: "toself", fillcolor: `${colour}33`, line: { width: 0 }, hoverinfo: "skip",
-        showlegend: false, meta: "range" });
-      made.push({ x, y: fits.map((point) => point.median), type: "scatter", mode: "lines+markers", name: plain(label),
+      const band = [...from, ...fits.map((point) => point.most).reverse()];
+      const range = { x: [...x, ...x.slice().reverse()], y: band, type: "scatter", mode: "lines", fill: "toself",
+        fillcolor: `${colour}33`, line: { width: 0 }, hoverinfo: "skip", showlegend: false, meta: "range" };
+      if (isMedian()) made.push(range);
+      made.push({ x, y: fits.map(({ value }) => value), type: "scatter", mode: "lines+markers", name: plain(label),
         line: { color: colour, width: 2, dash: DASHES[Math.floor(placeOf(line) / colours.length) % DASHES.length] },
-        marker: { color: colour, size: 7, symbol: SYMBOLS[placeOf(line) % SYMBOLS.length] }, meta: "median",
+        marker: { color: colour, size: 7, symbol: SYMBOLS[placeOf(line) % SYMBOLS.length] }, meta: "line",
         hovertext: fits.map((point) => hover(point, label)), hoverinfo: "text", showlegend: true });
     }
+    state.beside.forEach((name, i) => made.push(...beside(drawn, ({ place }) => medianOf(place, name),
+      { name: `beside: ${name}`, meta: "beside", mode: "lines", dash: THEORY_DASHES[i % THEORY_DASHES.length] })));
     if (state.bound && hasBound()) {
       made.push(...beside(drawn, ({ bound }) => bound,
         { name: "lower bound", meta: "bound", mode: "lines+markers", dash: "dot" }));
@@ -277,8 +295,9 @@
 
   function measured(drawn) { // smallest and greatest value to show: theory may lie far outside
     const floor = figures[state.figure]?.yLeast ?? -Infinity;
-    const values = drawn.flatMap(({ fits }) => fits.flatMap(({ least, median, most, bound }) => [least, median, most,
-      state.bound ? bound : null])).filter(hasPlace).map((value) => Math.max(value, floor));
+    const values = drawn.flatMap(({ fits }) => fits.flatMap(({ least, value, most, bound, place }) => [value,
+      ...(isMedian() ? [least, most] : []), state.bound ? bound : null,
+      ...state.beside.map((name) => medianOf(place, name))])).filter(hasPlace).map((value) => Math.max(value, floor));
     const scaled = state.yScale === "log" ? values.map(Math.log10) : values;
     const [low, high] = [Math.min(...scaled), Math.max(...scaled)];
     const margin = MARGIN * (high - low) || MARGIN * (Math.abs(high) || 1);
@@ -324,16 +343,17 @@
     const points = drawn.flatMap((curve) => curve.points), fits = drawn.flatMap((curve) => curve.fits);
     const counts = points.map((point) => data.declared[point.place]);
     const count = [...new Set([Math.min(...counts), Math.max(...counts)])].join(" to ");
+    const statistic = isMedian() ? "Median (line) and range (band)" : "Maximum";
     const sentences = fits.length
-      ? [`Median (line) and range (band) of ${count} trials of ${name}, ${text}, at ${held.join(", ")}.`]
+      ? [`${statistic} of ${count} trials of ${name}, ${text}, at ${held.join(", ")}.`]
       : [`Nothing to draw of ${name} at ${held.join(", ")}: choose other labels, lines or scales.`];
     const missing = drawn.length * axes[state.x].labels.length - points.length;
     if (missing) sentences.push(`${missing} points of these lines are not complete, or belong to no sweep.`);
     const without = points.length - fits.length;
     if (without) sentences.push(`${without} points that are not positive have no place on a logarithmic scale.`);
     element("caption").textContent = sentences.join(" ");
-    const medians = fits.map((point) => point.median);
-    const ends = fits.length ? `, from ${Math.min(...medians)} to ${Math.max(...medians)}` : "";
+    const values = fits.map(({ value }) => value);
+    const ends = fits.length ? `, from ${Math.min(...values)} to ${Math.max(...values)}` : "";
     element("plot").setAttribute("aria-label", `${name} against ${axes[state.x].name}, ${drawn.length} lines${ends}: `
       + `${drawn.map((curve) => curve.label).join(", ")}. The numbers stand in the table below.`);
   }
@@ -373,8 +393,7 @@
     state.figure = 0;
     adopt(figures[0]);
   } else {
-    state.x = axes.indexOf(xAxes[0]);
-    state.quantity = 0;
+    Object.assign(state, { x: axes.indexOf(xAxes[0]), quantity: 0, statistic: "median", beside: [] });
     chooseLines();
     [state.xScale, state.yScale] = [scaleOfX(), scaleOfY()];
     holdBest({});

@@ -111,7 +111,7 @@ def written(store, tmp_path_factory) -> Path:
 def medians(page: Page) -> dict[str, list[tuple[float, float]]]:
     """The lines that are drawn."""
     lines = page.evaluate(
-        "document.getElementById('plot').data.filter(t => t.meta === 'median').map(t => [t.name, t.x, t.y])"
+        "document.getElementById('plot').data.filter(t => t.meta === 'line').map(t => [t.name, t.x, t.y])"
     )
     return {name: list(zip(x, y, strict=True)) for name, x, y in lines}
 
@@ -242,7 +242,8 @@ def test_declared_figures_can_be_chosen_and_the_page_opens_on_the_first(declarin
     page = visit(write_report(declaring, tmp_path))
     assert page.locator("#figure option").all_inner_texts() == ["times", "errors", "own choice"]
     assert chosen(page) == {
-        "figure": "times", "quantity": "seconds", "x": "n", "xscale": "linear", "yscale": "linear", "lines": "r",
+        "figure": "times", "quantity": "seconds", "statistic": "median and range", "x": "n",
+        "xscale": "linear", "yscale": "linear", "lines": "r",
         "at-function": "gaussian", "at-sampling": "ball-symmetric", "at-m": "20", "at-method": "svd",
     }  # fmt: skip
     assert medians(page) == {f"r = {r}": [(100, 2), (1000, 2)] for r in (5, 10)}
@@ -251,13 +252,42 @@ def test_declared_figures_can_be_chosen_and_the_page_opens_on_the_first(declarin
     assert page.evaluate("document.activeElement.id") == "figure"
     held = {"function": "gaussian", "n": 1000, "r": 10, "method": "svd"}
     assert chosen(page) == {
-        "figure": "errors", "quantity": "epsilon", "x": "m", "xscale": "logarithmic", "yscale": "logarithmic",
+        "figure": "errors", "quantity": "epsilon", "statistic": "median and range", "x": "m",
+        "xscale": "logarithmic", "yscale": "logarithmic",
         "lines": "sampling", **{f"at-{axis}": str(label) for axis, label in held.items()},
     }  # fmt: skip
     curves = median_curves(open_results(declaring)).sel(held)
     for sampling, points in medians(page).items():
         np.testing.assert_allclose([y for _, y in points], curves["epsilon"].sel({"sampling": sampling}), rtol=1e-5)
     assert page.evaluate("document.getElementById('plot').layout.yaxis.range[0]") == pytest.approx(-3)
+
+
+def test_declared_maximum_is_drawn_without_range_and_bound_and_what_is_beside_it_in_the_colours_of_the_lines(
+    tmp_path, visit
+):
+    figures = """
+figures:
+  - {name: largest, x: n, lines: r, statistic: max, beside: [seconds], at: {m: 20, method: svd}}
+"""
+    store = fill(tmp_path / "s.zarr", SPEC + figures)
+    page = visit(write_report(store, tmp_path))
+    assert chosen(page)["statistic"] == "maximum"
+    kinds = set(page.evaluate("document.getElementById('plot').data.map(t => t.meta)"))
+    assert kinds - {"theory"} == {"line", "beside"}
+    assert page.is_disabled("#bound")
+    held = {"function": "gaussian", "sampling": "ball-symmetric", "m": 20, "method": "svd"}
+    curves = median_curves(open_results(store)).sel(held)
+    for name, points in medians(page).items():
+        largest = curves["epsilon_max"].sel({"r": int(name.removeprefix("r = "))}).dropna("n")
+        np.testing.assert_allclose(points, np.column_stack([largest["n"], largest]), rtol=1e-5)
+    drawn = page.evaluate("document.getElementById('plot').data.map(t => [t.meta, t.name, t.line.color])")
+    assert {name for kind, name, _ in drawn if kind == "beside"} == {"beside: seconds"}
+    assert page.inner_text("#caption").startswith("Maximum of 5 trials of epsilon")
+    page.select_option("#statistic", label="median and range")
+    assert not page.is_disabled("#bound")
+    assert page.inner_text("#caption").startswith("Median (line) and range (band) of 5 trials of epsilon")
+    page.select_option("#quantity", label="max_norm")
+    assert "beside" not in page.evaluate("document.getElementById('plot').data.map(t => t.meta)")
 
 
 @pytest.mark.parametrize("control", ["line-0", "bound"])
@@ -269,7 +299,7 @@ def test_figure_of_which_something_is_hidden_is_still_itself(declaring, tmp_path
     assert page.evaluate("document.getElementById('plot').layout.yaxis.range[0]") == pytest.approx(-3)
 
 
-@pytest.mark.parametrize("control", ["quantity", "x", "yscale", "lines", "at-function"])
+@pytest.mark.parametrize("control", ["quantity", "statistic", "x", "yscale", "lines", "at-function"])
 def test_figure_that_is_changed_is_ones_own(declaring, tmp_path, visit, control):
     page = visit(write_report(declaring, tmp_path))
     page.select_option("#figure", label="errors")
@@ -325,7 +355,7 @@ def test_method_has_the_colour_that_it_has_in_figures(tmp_path, visit):
     store = fill(tmp_path / "s.zarr", SPEC.replace("[svd, ap]", f"[{', '.join(methods)}]"))
     page = visit(write_report(store, tmp_path))
     lines = page.evaluate(
-        "document.getElementById('plot').data.filter(t => t.meta === 'median')"
+        "document.getElementById('plot').data.filter(t => t.meta === 'line')"
         ".map(t => [t.name, t.line.color, t.marker.symbol])"
     )
     places = line_places("method", methods)
@@ -430,7 +460,7 @@ def test_keyboard_alone_is_enough(written, visit):
             assert picture(page) != before
             assert page.evaluate("document.activeElement.id") == "x"
     assert [each for each in reached if each] == [
-        "quantity", "x", "xscale", "yscale", "bound", "theory", "lines", "line-0", "line-1",
+        "quantity", "statistic", "x", "xscale", "yscale", "bound", "theory", "lines", "line-0", "line-1",
     ]  # fmt: skip
     page.keyboard.press("Space")
     assert list(medians(page)) == ["svd"]
