@@ -13,7 +13,7 @@ _LONGEST_INTERVAL = 365 * 86400
 
 @click.command("list")
 def list_names() -> None:
-    """List functions, samplings, methods, experiments and shipped sweeps.
+    """List functions, samplings, methods, experiments with what figures may show of them, and shipped sweeps.
 
     \b
     Example:
@@ -29,17 +29,24 @@ def list_names() -> None:
         {name: path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ") for name, path in shipped.items()}
         for shipped in (shipped_sweeps(), shipped_profiles())
     )
+    measured = EXPERIMENTS.values()
     for title, entries in (
         ("functions", {name: function.summary for name, function in BUILT_IN.items()}),
         ("samplings", {name: sampling.summary for name, sampling in SAMPLINGS.items()}),
         ("methods", {name: method.summary for name, method in METHODS.items()}),
         ("experiments", {name: experiment.summary for name, experiment in EXPERIMENTS.items()}),
+        ("quantities", {f"{each.name}.{one.name}": one.long_name for each in measured for one in each.quantities}),
+        (
+            "theory",
+            {f"{each.name}.{one.name}": f"{one.quantity}: {one.label}" for each in measured for one in each.theory},
+        ),
         ("sweeps", sweeps),
         ("clusters", profiles),
     ):
         click.echo(f"{title}:")
+        width = max(22, *map(len, entries))
         for name, summary in entries.items():
-            click.echo(f"  {name:<22} {summary}")
+            click.echo(f"  {name:<{width}} {summary}")
 
 
 @click.command()

@@ -177,7 +177,8 @@ def test_help_of_every_command_shows_an_example(command, capsys):
 def test_list_names_what_specs_may_use(capsys):
     main(["list"])
     printed = capsys.readouterr().out
-    for name in ("quartic_gaussian", "sphere-symmetric", "ap", "approximation", "quickstart"):
+    names = ("quartic_gaussian", "sphere-symmetric", "ap", "approximation", "quickstart")
+    for name in (*names, "spectrum.sigma", "approximation.identity_limit"):
         assert f"  {name} " in printed
 
 
