@@ -76,7 +76,9 @@ def curve_data(ds: xr.Dataset, experiment: Experiment) -> dict[str, Any] | None:
             for axis in axes
         ],
         "trials": {"name": TRIALS, "labels": ds[TRIALS].values.tolist()},
-        "quantities": [{"name": each.name, "text": each.long_name, "units": each.units} for each in kept],
+        "quantities": [
+            {"name": each.name, "text": each.long_name, "units": each.units, "label": each.label} for each in kept
+        ],
         "figures": _figures(ds, experiment, labels, list(values)),
         "main": experiment.main,
         "bound": _BOUND if _BOUND in values else None,

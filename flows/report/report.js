@@ -317,7 +317,7 @@
   function layout(drawn) {
     const [low, high] = measured(drawn), xs = drawn.flatMap(({ fits }) => fits.map((point) => point.x));
     const range = [low, high].map((end) => (state.yScale === "log" ? Math.log10(end) : end));
-    const x = axes[state.x], { name, units } = quantities[state.quantity];
+    const x = axes[state.x], { name, units, label } = quantities[state.quantity];
     const each = { tickmode: "array", tickvals: x.labels, ticktext: x.labels.map(plain) };
     const few = x.labels.length <= MOST_TICKS ? each : tickStep(state.xScale, Math.min(...xs), Math.max(...xs));
     const ticks = x.numeric ? few : { ...each, categoryorder: "array", categoryarray: x.labels };
@@ -328,7 +328,7 @@
         title: { text: `${plain(x.text)} ${plain(x.name)}` } },
       yaxis: { ...axis, ...tickStep(state.yScale, low, high), type: state.yScale,
         ...(range.every(Number.isFinite) ? { range } : {}),
-        title: { text: plain(units === "1" ? name : `${name} (${units})`) } },
+        title: { text: plain(label || (units === "1" ? name : `${name} (${units})`)) } },
       height: element("plot").clientHeight, margin: { l: 50, r: 10, t: 15, b: 40 }, hovermode: "closest",
       paper_bgcolor: "#fff", plot_bgcolor: "#fff",
       legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom", itemclick: false, itemdoubleclick: false },

@@ -201,13 +201,26 @@ ATTENTION = Experiment(
     ),
     shared=("sampling", "m", "n", "seed"),
     quantities=(
-        Quantity("output_error", "max-norm error of attention's output D^-1 A V / its max norm"),
+        Quantity(
+            "output_error",
+            "max-norm error of attention's output D^-1 A V / its max norm",
+            label="relative error of D⁻¹AV",
+        ),
         Quantity("weight_error", "largest l1 distance of a row of D^-1 A, the weights of a query"),
         Quantity("row_sum_error", "largest relative error of a row sum of A; above 1 if one is negative"),
         Quantity("negative_rows", "rows of which the approximation sums to less than 0", dtype="int32"),
-        Quantity("epsilon", "relative max-norm error max|A - G| / max|A|, an upper bound of the best possible"),
+        Quantity(
+            "epsilon",
+            "relative max-norm error max|A - G| / max|A|, an upper bound of the best possible",
+            label="relative error ε of A",
+        ),
         Quantity("epsilon_bound", "certified lower bound of the best possible epsilon"),
-        Quantity("theorem_rank", "rank at which Budzinskiy's Theorem 3.8 promises that error of A", optional=True),
+        Quantity(
+            "theorem_rank",
+            "rank at which Budzinskiy's Theorem 3.8 promises that error of A",
+            optional=True,
+            label="rank of Theorem 3.8",
+        ),
         Quantity("max_norm", "largest entry of A"),
         Quantity("iterations", "steps of the method", dtype="int32"),
         Quantity(

@@ -151,13 +151,26 @@ DIAGNOSTICS = Experiment(
             "angle",
             "largest principal angle between the leading left singular subspaces of F(X, Y1) and F(X, Y2)",
             units="rad",
+            label="largest principal angle (radians)",
         ),
-        Quantity("mean_sine", "mean of the sines of all principal angles: 0 for one subspace, 1 for orthogonal ones"),
-        Quantity("gap", "singular values r and r + 1 of F(X, Y1), their difference"),
-        Quantity("relative_gap", "that difference, divided by singular value r; the subspace is arbitrary at 0"),
+        Quantity(
+            "mean_sine",
+            "mean of the sines of all principal angles: 0 for one subspace, 1 for orthogonal ones",
+            label="mean sine of the principal angles",
+        ),
+        Quantity("gap", "singular values r and r + 1 of F(X, Y1), their difference", label="gap σ(r) − σ(r+1)"),
+        Quantity(
+            "relative_gap",
+            "that difference, divided by singular value r; the subspace is arbitrary at 0",
+            label="relative gap (σ(r) − σ(r+1)) / σ(r)",
+        ),
         Quantity("compression", "entries of F by those of its factors", along=("function", "sampling", "m", "seed")),
         Quantity("svd_epsilon", "relative max-norm error of the truncated SVD of F(X, Y1)"),
-        Quantity("svd_frobenius", "relative Frobenius error of the truncated SVD of F(X, Y1), the least at rank r"),
+        Quantity(
+            "svd_frobenius",
+            "relative Frobenius error of the truncated SVD of F(X, Y1), the least at rank r",
+            label="of the truncated SVD, the least",
+        ),
         Quantity(
             "nonnegative_epsilon",
             "relative max-norm error of non-negative factors of F(X, Y1), where no entry is negative",
@@ -167,6 +180,7 @@ DIAGNOSTICS = Experiment(
             "nonnegative_frobenius",
             "relative Frobenius error of the same factors, an upper bound of the least of such",
             optional=True,
+            label="Frobenius error of the NMF",
         ),
         Quantity(
             "nonnegative_iterations",

@@ -256,7 +256,12 @@ EPSILON_RANK = Experiment(
     ),
     shared=SHARED,
     quantities=(
-        Quantity("rank", "smallest rank found that meets the tolerance, an upper bound of the ε-rank", dtype="int32"),
+        Quantity(
+            "rank",
+            "smallest rank found that meets the tolerance, an upper bound of the ε-rank",
+            dtype="int32",
+            label="rank that meets the tolerance",
+        ),
         Quantity("lower_bound", "certified lower bound of the ε-rank: no smaller rank meets it", dtype="int32"),
         Quantity("error", "max|F - G| of the factors of that rank"),
         Quantity("max_norm", "largest absolute entry of F"),

@@ -130,7 +130,12 @@ SPECTRUM = Experiment(
             label="singular value σ of F/n",
         ),
         Quantity("ratio", "k-th singular value of F, divided by the first"),
-        Quantity("effective_rank", "(sum of singular values)^2 / sum of their squares", along=("k",)),
+        Quantity(
+            "effective_rank",
+            "(sum of singular values)^2 / sum of their squares",
+            along=("k",),
+            label="effective rank (Σσ)²/Σσ²",
+        ),
         Quantity("stable_rank", "sum of squared singular values / square of the first", along=("k",)),
         Quantity("seconds", "computing time, a share of that of all singular values", units="s"),
     ),
