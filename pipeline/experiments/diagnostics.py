@@ -169,7 +169,7 @@ DIAGNOSTICS = Experiment(
         Quantity(
             "svd_frobenius",
             "relative Frobenius error of the truncated SVD of F(X, Y1), the least at rank r",
-            label="of the truncated SVD, the least",
+            label="Frobenius error of the truncated SVD",
         ),
         Quantity(
             "nonnegative_epsilon",
