@@ -158,10 +158,10 @@ DIAGNOSTICS = Experiment(
             "mean of the sines of all principal angles: 0 for one subspace, 1 for orthogonal ones",
             label="mean sine of the principal angles",
         ),
-        Quantity("gap", "singular values r and r + 1 of F(X, Y1), their difference", label="gap σ(r) − σ(r+1)"),
+        Quantity("gap", "singular value r less singular value r + 1 of F(X, Y1)", label="gap σ(r) − σ(r+1)"),
         Quantity(
             "relative_gap",
-            "that difference, divided by singular value r; the subspace is arbitrary at 0",
+            "gap divided by singular value r; the leading subspace is arbitrary at 0",
             label="relative gap (σ(r) − σ(r+1)) / σ(r)",
         ),
         Quantity("compression", "entries of F by those of its factors", along=("function", "sampling", "m", "seed")),
@@ -178,7 +178,7 @@ DIAGNOSTICS = Experiment(
         ),
         Quantity(
             "nonnegative_frobenius",
-            "relative Frobenius error of the same factors, an upper bound of the least of such",
+            "relative Frobenius error of non-negative factors of F(X, Y1), an upper bound of the least",
             optional=True,
             label="Frobenius error of the NMF",
         ),
