@@ -386,7 +386,7 @@ def limit_error(label: str, n: Numbers, rank: Numbers) -> FloatArray:
     >>> float(limit_error("exponential", 200, 20).round(4))
     0.1298
     """
-    error = identity_error(n, np.asarray(rank) + 1)
+    error = identity_error(n, checked.whole("rank", rank) + 1)
     known = name_and_parameters(label)
     if known is None or known[0] not in _CONTINUOUS:
         return np.full(error.shape, np.nan)

@@ -265,7 +265,8 @@
         hovertext: fits.map((point) => hover(point, label)), hoverinfo: "text", showlegend: true });
     }
     state.beside.forEach((name, i) => made.push(...beside(drawn, ({ place }) => medianOf(place, name),
-      { name: `beside: ${name}`, meta: "beside", mode: "lines", dash: THEORY_DASHES[i % THEORY_DASHES.length] })));
+      { name: `beside: ${quantities.find((each) => each.name === name).label || name}`, meta: "beside", mode: "lines",
+        dash: THEORY_DASHES[i % THEORY_DASHES.length] })));
     if (state.bound && hasBound()) {
       made.push(...beside(drawn, ({ bound }) => bound,
         { name: "lower bound", meta: "bound", mode: "lines+markers", dash: "dot" }));

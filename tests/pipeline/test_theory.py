@@ -510,6 +510,8 @@ def test_theorems_for_the_gaussian_in_order_of_strength():
         (lambda: Growth(1, 1, order=math.nan), "order: nan is out of range; give a number of at least 1, or inf"),
         (lambda: Growth(1, 1, order=-3), "order: -3.0 is out of range"),
         (lambda: Growth(1, 1, order="x"), "order: 'x' is not a number"),
+        (lambda: identity_error(5, 0), "rank: 0.0 is out of range; give a whole number of at least 1"),
+        (lambda: limit_error("gaussian", 5, "all"), "rank: 'all' is not a number"),
     ],
 )
 def test_bad_numbers_are_refused_in_one_line(call, message):
