@@ -15,7 +15,7 @@ _MAX_EXACT = 2**53  # integers up to here are numbers of double precision
 _WANTED = {
     int: "an integer; write it in digits, such as 1000",
     float: "a number; write it as 0.01 or 1e20",
-    str: "a text; write a name",
+    str: "a text; write a name, and quote it if it looks like a number",
 }
 
 

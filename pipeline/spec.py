@@ -149,7 +149,7 @@ def declared_figures(text: str, experiment: Experiment) -> tuple[Figure, ...]:
         If they are not valid.
     """
     try:
-        declared = _Declared.model_validate(parse_yaml(text))
+        declared = _Declared.model_validate(parse_yaml(text, checked=False))  # a store's, which may be old
     except ValidationError as error:
         raise InputError(explain(error, _Declared)) from error
     return complete_figures(declared.figures, experiment)

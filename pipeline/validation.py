@@ -4,6 +4,7 @@ import difflib
 from typing import cast
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from pipeline.errors import one_line, shown
 
@@ -26,9 +27,16 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
     elif first["type"] == "string_pattern_mismatch":
         message = f"{value} will not do; use up to 100 letters, digits, '.', '_', '-', the first a letter or digit"
     else:
-        message = f"{value} will not do: {first['msg'][0].lower()}{first['msg'][1:]}"
+        message = f"{value} will not do: {first['msg'][0].lower()}{first['msg'][1:]}{quoted(first)}"
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     return f"{path}: {message}{more}" if path else f"{message}{more}"
+
+
+def quoted(problem: ErrorDetails) -> str:
+    """Advice to quote a scalar of YAML where a text is wanted; empty elsewhere."""
+    given = problem["input"]
+    scalar = given is None or isinstance(given, bool | int | float)
+    return "; quote it if it is a text" if scalar and problem["type"] == "string_type" else ""
 
 
 def _keys_beside(model: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:

@@ -60,6 +60,12 @@ def test_adapted_cluster_has_its_smallest_number_of_workers_at_first(tmp_path):
             assert again is running
 
 
+def test_profile_that_is_no_text_is_named(tmp_path):
+    (tmp_path / "p.yaml").write_bytes(b"class: a.B\xff")
+    with pytest.raises(InputError, match=r"p.yaml is not UTF-8 text \("):
+        check_cluster(str(tmp_path / "p.yaml"))
+
+
 def test_threads_of_a_worker_share_its_memory_but_not_what_the_process_takes(tmp_path):
     (tmp_path / "p.yaml").write_text(
         "{class: distributed.LocalCluster, workers: 1, arguments: {threads_per_worker: 4, memory_limit: 2300000000}}"
@@ -87,8 +93,17 @@ def test_threads_of_a_worker_share_its_memory_but_not_what_the_process_takes(tmp
         ("{address: 'http://h:1'}", "address: "),
         ("{class: a.B, tls: {ca: a, cert: b}}", "tls.key: Field required; "),
         ("{class: a.B, tls: {ca: a, cert: b, key: c}}", "tls.ca: .*/a cannot be read"),
-        ("[", "is not valid YAML"),
-        ("[" * 5000, "is not valid YAML"),
+        ("[", "p.yaml: line 1, column 2: .*; a profile must be valid YAML"),
+        ("[" * 5000, "p.yaml: not valid YAML"),
+        ("{class: a.B, class: a.C}", "the key 'class' is given twice"),
+        ("{class: a.B, workers: 0100}", "p.yaml: workers: 0100 means one thing in YAML 1.1 .* plain digits"),
+        ("{class: a.B, timeout: 1:30}", "p.yaml: timeout: 1:30 means one thing"),
+        ("{class: a.B, arguments: {queue: on}}", "p.yaml: arguments.queue: on means one thing .* quote it"),
+        ("{class: a.B, arguments: {walltime: 12:00:00}}", "arguments.walltime: 12:00:00 means .* quote it"),
+        ("{class: a.B, arguments: {job_extra: [x, 2026-11-22]}}", r"job_extra\[1\]: 2026-11-22 means .* quote it"),
+        ("{class: 1e3}", r"class: .*\(it is 1000.0\); quote it"),
+        ("{class: a.B, tls: {ca: 5, cert: b, key: c}}", r"tls.ca: .*\(it is 5\); quote it"),
+        ("\x00", "not valid YAML"),
         (" " * 70000, "a profile has at most 65536 bytes"),
     ],
 )
