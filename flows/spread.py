@@ -20,8 +20,9 @@ from distributed.scheduler import KilledWorker
 
 from flows.batch import limit_threads
 from pipeline.arrays import Matrix, RealArray
-from pipeline.errors import EpsweepError
+from pipeline.errors import EpsweepError, Halted
 from pipeline.experiment import Recipe, describe
+from pipeline.failure import ReportedError, failure_of
 from pipeline.kept import ScaledMatrix
 from pipeline.passes import Joining, Kernel, Piece, Transposed, row_groups
 
@@ -51,7 +52,7 @@ def worker_threads(client: Client) -> dict[str, int]:
         raise ClosedClientError(str(error)) from error
 
 
-class Halt(BaseException):
+class Halt(Halted):
     """A pass ends unfinished, which is no fault of the case: `error` says why."""
 
     def __init__(self, error: EpsweepError) -> None:
@@ -276,7 +277,30 @@ def _compute(
     shared: list[RealArray],
     parts: tuple[RealArray, ...],
 ) -> _Found:
-    """Compute groups of rows on a worker, on one core."""
+    """Compute groups of rows on a worker, on one core.
+
+    What a user's function raises is sent as its message: Dask ends the worker on some exceptions, cannot send others,
+    and takes a third kind for its own.
+    """
+    try:
+        return get_worker().address, _pieces(kernel, recipe, scaling, transposed, run, shared, parts)
+    except EpsweepError:
+        raise
+    except BaseException as error:
+        failure = failure_of(error)
+        raise ReportedError(failure.message, failure.traceback) from None
+
+
+def _pieces(
+    kernel: Kernel,
+    recipe: Recipe,
+    scaling: _Scaling | None,
+    transposed: bool,
+    run: Sequence[slice],
+    shared: list[RealArray],
+    parts: tuple[RealArray, ...],
+) -> Piece:
+    """Pieces of the groups of a run, joined."""
     with _MAKING:
         matrix = _matrix(recipe) if scaling is None else _scaled_matrix(recipe, scaling)
     limit_threads(get_ident(), len(sys.modules))
@@ -285,7 +309,7 @@ def _compute(
     for number, rows in enumerate(run):
         own = tuple(part[rows.start - first : rows.stop - first] for part in parts)
         joining.put(number, 1, kernel(seen, rows, arrays, own))
-    return get_worker().address, joining.whole()
+    return joining.whole()
 
 
 @lru_cache(maxsize=1)

@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel
 
-from pipeline.errors import InputError, shown, without_secrets
+from pipeline.errors import InputError, shown
+from pipeline.failure import failure_of, stops, text_of
 from pipeline.passes import Passes
 
 Label: TypeAlias = str | int | float
@@ -183,11 +184,17 @@ class Outcome:
     message : str
     preparation : float
         Seconds that the preparation took, which the case shares with its neighbours.
+    elapsed : float
+        Seconds that the case took, with its share of the preparation, whether it failed or not.
+    traceback : str
+        Of the exception that it failed with, for logs.
     """
 
     values: Mapping[str, float] | None
     message: str = ""
     preparation: float = field(default=0.0, compare=False)
+    elapsed: float = field(default=0.0, compare=False)
+    traceback: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)
@@ -336,25 +343,26 @@ class Experiment:
         """
         for _, group in groupby(cases, key=self.shared_labels):
             members = list(group)
-            started = perf_counter()
+            started, failed, shared = perf_counter(), None, None
             try:
                 shared = self.prepare(members[0], settings, spread)
-            except (Exception, SystemExit) as error:
-                preparation = perf_counter() - started
-                yield from (Outcome(None, describe(error), preparation) for _ in members)
-                continue
+            except BaseException as error:
+                failed = self._failed(members[0], error)
             preparation = perf_counter() - started
+            share = preparation / len(members)
             for case in members:
-                outcome = self._outcome(shared, case, settings, preparation / len(members))
-                yield replace(outcome, preparation=preparation)
+                started = perf_counter()
+                outcome = failed or self._outcome(shared, case, settings, share)
+                elapsed = perf_counter() - started + share
+                yield replace(outcome, preparation=preparation, elapsed=elapsed)
 
     def _outcome(self, shared: Any, case: Case, settings: BaseModel, share: float) -> Outcome:
         """Compute one case; `seconds` includes its share of the preparation."""
         started = perf_counter()
         try:
             values = {name: float(value) for name, value in self.evaluate(shared, case, settings).items()}
-        except (Exception, SystemExit) as error:
-            return Outcome(None, describe(error))
+        except BaseException as error:
+            return self._failed(case, error)
         if bad := [name for name, value in values.items() if not np.isfinite(value)]:
             return Outcome(None, f"{bad[0]} is {values[bad[0]]}; every value must be finite")
         needed = (quantity.name for quantity in self.quantities if not quantity.optional and quantity.name != "seconds")
@@ -362,7 +370,15 @@ class Experiment:
             return Outcome(None, f"{missing[0]} is missing among the values; return every quantity")
         return Outcome({**values, "seconds": values.get("seconds", perf_counter() - started) + share})
 
+    def _failed(self, case: Case, error: BaseException) -> Outcome:
+        """Outcome of a case that raised, whatever that was; raises again what ends the run."""
+        if stops(error):
+            raise error
+        names = (self.name, *(label for _, label in case.labels if isinstance(label, str)))
+        failure = failure_of(error, [name.partition(":")[0] for name in names if ":" in name])
+        return Outcome(None, failure.message, traceback=failure.traceback)
+
 
 def describe(error: BaseException) -> str:
     """One line for an error: its type and its message."""
-    return without_secrets(f"{type(error).__name__}: {error}")
+    return text_of(error)

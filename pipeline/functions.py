@@ -14,6 +14,7 @@ import numpy as np
 from pipeline import formulas
 from pipeline.arrays import FloatArray
 from pipeline.errors import InputError, one_line, shown
+from pipeline.failure import failure_of, stops
 from pipeline.formulas import EntryFunction, exp_of_minus, of_distance, of_product
 
 _LARGEST = 1e15  # of a parameter: integers up to here are exact
@@ -348,9 +349,11 @@ def imported(field: str, name: str) -> Any:
     module, _, attribute = name.partition(":")
     try:
         return getattr(importlib.import_module(module), attribute)
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
+        if stops(error):
+            raise
         raise InputError(
-            f"{field}: {shown(name)} cannot be imported ({type(error).__name__}: {one_line(error)}); "
+            f"{field}: {shown(name)} cannot be imported ({failure_of(error, [module]).message}); "
             f"put {one_line(module, 80)}.py beside the spec, in the working directory or on PYTHONPATH"
         ) from error
 

@@ -25,6 +25,7 @@ from pipeline.experiment import (
     SpreadCost,
     describe,
 )
+from pipeline.failure import stops
 from pipeline.files import FileMatrix, FileRecipe
 from pipeline.functions import BUILT_IN, get_function, label_of, name_and_parameters
 from pipeline.matrix import MatrixRecipe
@@ -253,7 +254,9 @@ def matrix_experiment(
         n = Sizes.of(columns, settings.files).n
         try:
             predicted = np.broadcast_to(np.asarray(seconds(n), dtype=np.float64), n.shape)
-        except Exception as error:
+        except BaseException as error:
+            if stops(error):
+                raise
             raise InputError(f"seconds: {describe(error)}; map an array of n to an array of seconds") from error
         return Cost(1e-5 + predicted, 32 * n**2)
 
