@@ -1,7 +1,6 @@
 """One front door to the methods: a matrix and a rank in, factors with their certified error out."""
 
 import math
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -228,7 +227,7 @@ def approximate(
     generated = matrix if isinstance(matrix, FunctionMatrix) else None
     values: FloatArray | LocalPasses
     if isinstance(matrix, BlockMatrix) and len(matrix.shape) == 2 and 8 * math.prod(matrix.shape) > STORED_BYTES:
-        values = LocalPasses(matrix, os.cpu_count() or 1)
+        values = LocalPasses(matrix, processors())
     else:
         values = as_matrix(matrix)
     chosen = get_method(method)
@@ -251,6 +250,13 @@ def approximate(
         factors.stopped,
         factors.guarantee,
     )
+
+
+def processors() -> int:
+    """Number of processors that this process may use: of its affinity, and of the quota of its control group."""
+    from joblib import cpu_count  # takes a tenth of a second to load
+
+    return int(cpu_count())
 
 
 def checked_rank(rank: object, largest: int, name: str) -> None:

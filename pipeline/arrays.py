@@ -6,7 +6,8 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.errors import InputError
+from pipeline.containers import REAL, plain_array
+from pipeline.errors import InputError, one_line, shown
 
 FloatArray: TypeAlias = npt.NDArray[np.float64]
 RealArray: TypeAlias = npt.NDArray[Any]
@@ -55,46 +56,58 @@ def row_panels(matrix: RealArray) -> list[slice]:
     return [slice(start, min(start + step, len(matrix))) for start in range(0, len(matrix), step)]
 
 
-def as_matrix(values: npt.ArrayLike | BlockMatrix) -> FloatArray:
+def as_matrix(values: npt.ArrayLike | BlockMatrix, name: str = "matrix") -> FloatArray:
     """Convert to a two-dimensional float64 array of finite entries.
 
     Raises
     ------
     InputError
-        If the values are not a real, finite, non-empty two-dimensional array.
+        If the values are not a real, finite, non-empty two-dimensional array, or say more than its numbers.
     """
-    array = values if isinstance(values, BlockMatrix) else _as_real(values, "matrix")
+    array = values if isinstance(values, BlockMatrix) else _real(values, name)
     if len(array.shape) != 2 or 0 in array.shape:
-        raise InputError(f"matrix: shape {array.shape} is not that of a non-empty matrix; pass a 2-D array")
-    return _checked(array if isinstance(array, np.ndarray) else array.block(slice(None), slice(None)), "matrix")
+        raise InputError(f"{name}: shape {array.shape} is not that of a non-empty matrix; pass a 2-D array")
+    return _checked(_entries(array, name), name)
 
 
-def as_tensor(values: npt.ArrayLike) -> FloatArray:
+def as_tensor(values: Any, name: str = "tensor") -> FloatArray:
     """Convert to a C-ordered float64 array of finite entries, of order 2 or more.
 
     Raises
     ------
     InputError
-        If the values are not a real, finite, non-empty array of that order.
+        If the values are not a real, finite, non-empty array of that order, or say more than its numbers.
     """
-    array = _as_real(values, "tensor")
-    if array.ndim < 2 or 0 in array.shape:
+    array = values if isinstance(values, BlockMatrix) else _real(values, name)
+    if len(array.shape) < 2 or 0 in array.shape:
         raise InputError(
-            f"tensor: shape {array.shape} is not that of a non-empty tensor; pass an array of order 3, say"
+            f"{name}: shape {array.shape} is not that of a non-empty tensor; pass an array of order 3, say"
         )
-    return np.ascontiguousarray(_checked(array, "tensor"))
+    return np.ascontiguousarray(_checked(_entries(array, name), name))
 
 
-def _as_real(values: npt.ArrayLike, name: str) -> npt.NDArray[Any]:
-    try:
-        return np.asarray(values)
-    except ValueError as error:
-        raise InputError(f"{name}: its rows differ in length; pass an array") from error
+def _entries(matrix: RealArray | BlockMatrix, name: str) -> RealArray:
+    if isinstance(matrix, np.ndarray):
+        return matrix
+    return _real(matrix.block(*(slice(None) for _ in matrix.shape)), name)
 
 
-def _checked(array: npt.NDArray[Any], name: str) -> FloatArray:
-    if array.dtype.kind not in "fiub":
-        raise InputError(f"{name}: dtype {array.dtype} is not real; pass real numbers")
+def _real(values: Any, name: str) -> RealArray:
+    """Array of real numbers of any type."""
+    array = plain_array(values, name)
+    if array.dtype.kind in REAL:
+        return array
+    if array.dtype == object:
+        for index, entry in np.ndenumerate(array):
+            if not isinstance(entry, int | float | np.number):
+                place = f"entry [{', '.join(map(str, index))}] is" if index else "there is only"
+                raise InputError(f"{name}: {place} {shown(entry)}; pass an array whose every entry is a real number")
+    remedies = {"O": "convert it, as in .astype(float)", "c": "pass real numbers, such as its .real"}
+    remedy = f"pass one field, such as {array.dtype.names[0]!r}" if array.dtype.names else "pass real numbers"
+    raise InputError(f"{name}: dtype {one_line(array.dtype, 80)} is not real; {remedies.get(array.dtype.kind, remedy)}")
+
+
+def _checked(array: RealArray, name: str) -> FloatArray:
     array = array.astype(np.float64, copy=False)
     check_finite(array, name)
     if (largest := float(np.abs(array).max())) > _LARGEST:

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel
 
+from pipeline.containers import real_number
 from pipeline.errors import InputError, shown
 from pipeline.failure import failure_of, stops, text_of
 from pipeline.passes import Passes
@@ -360,7 +361,7 @@ class Experiment:
         """Compute one case; `seconds` includes its share of the preparation."""
         started = perf_counter()
         try:
-            values = {name: float(value) for name, value in self.evaluate(shared, case, settings).items()}
+            values = {name: real_number(value, name) for name, value in self.evaluate(shared, case, settings).items()}
         except BaseException as error:
             return self._failed(case, error)
         if bad := [name for name, value in values.items() if not np.isfinite(value)]:

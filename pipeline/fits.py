@@ -22,6 +22,7 @@ import numpy.typing as npt
 import scipy.stats
 
 from pipeline.arrays import FloatArray
+from pipeline.checked import floats
 from pipeline.errors import InputError, shown
 
 Model = Literal["constant", "logarithmic", "power"]
@@ -262,7 +263,7 @@ def _measured(field: str, x: npt.ArrayLike, values: npt.ArrayLike) -> tuple[Floa
 
 def _positive(field: str, values: npt.ArrayLike) -> FloatArray:
     try:
-        numbers = np.asarray(values, dtype=np.float64)
+        numbers = floats(field, values)
     except (TypeError, ValueError, OverflowError):
         raise InputError(f"{field}: {shown(values)} is not an array of numbers; give positive finite ones") from None
     if (wrong := ~((numbers > 0) & np.isfinite(numbers))).any():

@@ -13,6 +13,7 @@ import numpy as np
 
 from pipeline import formulas
 from pipeline.arrays import FloatArray
+from pipeline.containers import REAL, plain_array
 from pipeline.errors import InputError, one_line, shown
 from pipeline.failure import failure_of, stops
 from pipeline.formulas import EntryFunction, exp_of_minus, of_distance, of_product
@@ -108,11 +109,11 @@ class GeneratingFunction:
         Raises
         ------
         InputError
-            If a user's function returns something other than real numbers of shape (n1, n2, …).
+            If a user's function returns something other than real numbers of shape (n1, n2, …), or more than these.
         """
-        values = np.asarray(self.entries(*points))
+        values = plain_array(self.entries(*points), f"function: what {self.name} returned")
         shape = tuple(map(len, points))
-        if values.shape != shape or values.dtype.kind not in "fiub":
+        if values.shape != shape or values.dtype.kind not in REAL:
             raise InputError(
                 f"function: {self.name} returned {values.dtype} of shape {values.shape} for points of shapes "
                 f"{' and '.join(str(each.shape) for each in points)}; return real numbers of shape {shape}"

@@ -185,7 +185,7 @@ def approximate_tensor(
     >>> [core.shape for core in found.cores], 0 < found.lower_bound < found.max_error < 0.02
     ([(1, 20, 2), (2, 20, 2), (2, 20, 1)], True)
     """
-    values = as_tensor(tensor.to_numpy() if isinstance(tensor, FunctionTensor) else tensor)
+    values = as_tensor(tensor)
     chosen = get_method(method)
     checked_rank(rank, max(bond_ranks(values.shape, values.size)), f"the largest TT rank of shape {values.shape}")
     checked_seed(seed)
