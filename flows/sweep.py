@@ -131,7 +131,7 @@ def _run(spec: str, store: str, cluster: str, retry_failed: bool) -> "Summary | 
                 running.threads,
                 extra={"event": "plan", "threads": running.threads, **fields},
             )
-            tally, stop = Tally(plan.cells, plan.seconds), threading.Event()
+            tally, stop = Tally(plan.cells), threading.Event()
             with (
                 Bookkeeper(tally, stop) as bookkeeper,
                 DaskTaskRunner(address=running.address) as runner,
