@@ -15,7 +15,7 @@ import numpy as np
 from flows.cli_options import retry_option, spec_argument, sweep_options
 from flows.cli_stores import name_failures
 from flows.specs import default_store, find_sweep
-from pipeline.errors import EpsweepError, InputError, Interrupted, one_line
+from pipeline.errors import EpsweepError, InputError, Interrupted, StoreError, one_line
 from pipeline.experiment import describe
 from pipeline.experiments import ALLOW_CODE
 from pipeline.grid import Sweep
@@ -46,7 +46,7 @@ def run(spec: str, store: str | None, cluster: str, retry_failed: bool, allow_co
     from flows.logs import log_file
     from flows.planning import make_plan
     from flows.server import configured_server, prefect_server
-    from storage import Writer, open_results, pending, single_writer, sweep_status
+    from storage import pending, reserved, sweep_status
 
     if allow_code:
         os.environ[ALLOW_CODE] = "1"  # for the flow
@@ -61,26 +61,33 @@ def run(spec: str, store: str | None, cluster: str, retry_failed: bool, allow_co
     plan = make_plan(sweep, todo, workers.count if workers else 1, workers.memory if workers else math.inf)
     if workers:
         plan.require_memory(workers.memory, MEMORY_LIMIT, workers.count)
-    with single_writer(target):
-        pass  # a store that is being written is refused before anything starts
     have = int((sweep.wanted & ~todo).sum())
-    click.echo(f"{sweep.name}: {int(sweep.wanted.sum())} cells, {have} in {target}, {plan.cells} to compute")
+    counts = f"{sweep.name}: {int(sweep.wanted.sum())} cells, {have} in {target}, {plan.cells} to compute"
     if plan.cells:
-        seconds = plan.wall_seconds(workers.count if workers else 1)
-        click.echo(f"predicted: {_duration(seconds)}, {plan.peak_memory / 2**20:.0f} MiB a worker")
-        click.echo(f"cluster: {describe_cluster(cluster)}")
-        with (
-            _stopping_on_sigterm(),
-            log_file(log),
-            prefect_server() as wait_for_server,
-            open_cluster(cluster) as running,
-        ):
-            _run_flow(str(path), target, running.address, retry_failed, wait_for_server)
-    elif open_results(target).attrs["spec"] != sweep.text:
-        with Writer.open(target, sweep):
-            pass  # its figures may be others
-    same = ["epsweep", "run", spec, "--store", target, "--cluster", cluster, *["--allow-code"] * allow_code]
-    _conclude(sweep, target, shlex.join(same), ran=plan.cells > 0)
+        with _stopping_on_sigterm(), reserved(target):  # refused before anything starts, or held to the end
+            click.echo(counts)
+            seconds = plan.wall_seconds(workers.count if workers else 1)
+            click.echo(f"predicted: {_duration(seconds)}, {plan.peak_memory / 2**20:.0f} MiB a worker")
+            click.echo(f"cluster: {describe_cluster(cluster)}")
+            with log_file(log), prefect_server() as wait_for_server, open_cluster(cluster) as running:
+                _run_flow(str(path), target, running.address, retry_failed, wait_for_server)
+    else:
+        click.echo(f"{counts}\nnothing to compute")
+        _record_spec(sweep, target)
+    same = shlex.join(["epsweep", "run", spec, "--store", target, "--cluster", cluster, *["--allow-code"] * allow_code])
+    _conclude(sweep, target, same, ran=plan.cells > 0)
+
+
+def _record_spec(sweep: Sweep, store: str) -> None:
+    """Record the spec of a sweep that is done: its figures may be others. Who may only read the store goes without."""
+    from storage import Writer, open_results
+
+    if open_results(store).attrs["spec"] != sweep.text:
+        try:
+            with Writer.open(store, sweep):
+                pass
+        except StoreError as error:
+            click.echo(f"note: the spec is not recorded in the store ({str(error).removeprefix('store: ')})", err=True)
 
 
 def _run_flow(spec: str, store: str, cluster: str, retry_failed: bool, wait_for_server: Callable[[], None]) -> None:
@@ -137,13 +144,13 @@ def _conclude(sweep: Sweep, store: str, same: str, *, ran: bool) -> None:
         raise EpsweepError(f"store: {missing} cells of {store} are missing; run the same again")
     if done:
         drawn = sorted(figures_folder(store).glob("*.png")) if ran else []
-        figures, reason = (drawn, "") if drawn else draw_results(store, sweep.experiment)
-        click.echo("figures: " + (" ".join(map(str, figures)) or f"none ({reason})"))
+        figures, reason = (drawn, "") if drawn else draw_results(store, sweep.experiment, sweep.text)
+        click.echo(f"figures: {shlex.join(map(str, figures)) or 'none'}" + (f" ({reason})" if reason else ""))
     if len(failed):
         name_failures(store)
         click.echo(f"next: mend the cause, then: {same} --retry-failed")
         raise SystemExit(EXIT_FAILED_CELLS)
-    click.echo(f"next: epsweep curves {store}")
+    click.echo(f"next: {shlex.join(['epsweep', 'curves', store])}")
 
 
 @click.command()

@@ -1,5 +1,6 @@
 """Commands that prepare runs: the names that specifications may use, checks of what a run needs, a deployment."""
 
+import shlex
 from pathlib import Path
 
 import click
@@ -118,4 +119,5 @@ def deploy(
         allow_code=allow_code,
     )
     click.echo(f"deployment: sweep/{name}, work pool {work_pool}")
-    click.echo(f"next: prefect worker start --pool {work_pool}, then prefect deployment run sweep/{name}")
+    click.echo(f"next: {shlex.join(['prefect', 'worker', 'start', '--pool', work_pool])}")
+    click.echo(f"then: {shlex.join(['prefect', 'deployment', 'run', f'sweep/{name}'])}")

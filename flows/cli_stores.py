@@ -1,5 +1,6 @@
 """Commands that read a store: its state, curves, figures, report and copies."""
 
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -174,14 +175,16 @@ def name_failures(store: str | Path) -> None:
     for line in lines[:_NAMED_FAILURES]:
         click.echo(f"failed: {line}", err=True)
     if len(lines) > _NAMED_FAILURES:
-        click.echo(f"failed: {len(lines) - _NAMED_FAILURES} more; see epsweep export {store} cells.csv", err=True)
+        all_of_them = shlex.join(["epsweep", "export", str(store), "cells.csv"])
+        click.echo(f"failed: {len(lines) - _NAMED_FAILURES} more; see {all_of_them}", err=True)
 
 
 def _warn_of_damage(store: str) -> None:
     from storage import damaged_cells
 
     if found := damaged_cells(store):
-        click.echo(f"damaged: {len(found)} chunks read as missing; see epsweep status {store}", err=True)
+        named = shlex.join(["epsweep", "status", store])
+        click.echo(f"damaged: {len(found)} chunks read as missing; see {named}", err=True)
 
 
 @contextmanager

@@ -1,6 +1,8 @@
 """Figures: curves of a sweep, as its specification declares them or against each axis, and errors by iteration."""
 
+import errno
 import json
+import shlex
 from collections.abc import Mapping
 from itertools import product
 from pathlib import Path
@@ -82,11 +84,21 @@ def figures_folder(store: str) -> Path:
     return path.with_name(path.name.removesuffix(".zarr") + ".figures")
 
 
-def draw_results(store: str, experiment: Experiment) -> tuple[list[Path], str]:
-    """Draw the curves of a store into its folder of figures: the PNG files, or none and the reason."""
+def draw_results(store: str, experiment: Experiment, spec: str | None = None) -> tuple[list[Path], str]:
+    """Draw the curves of a store into its folder of figures: the PNG files, and the reason why these are old or none.
+
+    They are those that a spec declares, by default the last that was run into the store.
+    """
+    folder = figures_folder(store)
     try:
-        return plot_curves(open_results(store), experiment, figures_folder(store), {}), ""
-    except (EpsweepError, OSError, ValueError) as error:  # cells matter more
+        ds = open_results(store)
+        return plot_curves(ds if spec is None else ds.assign_attrs(spec=spec), experiment, folder, {}), ""
+    except OSError as error:
+        refused = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)  # so what is there is whole
+        elsewhere = shlex.join(["epsweep", "plot", store, "--out", "FOLDER"])
+        reason = f"{folder} cannot be written: {error.strerror or error}; elsewhere: {elsewhere}"
+        return sorted(folder.glob("*.png")) if refused else [], reason
+    except (EpsweepError, ValueError) as error:  # cells matter more
         return [], one_line(error)
 
 

@@ -2,7 +2,7 @@
 
 from storage.curves import median_curves
 from storage.export import export, failures
-from storage.lock import single_writer
+from storage.lock import reserved, single_writer
 from storage.merge import Merged, merge
 from storage.results import Writer, damage_report, damaged_cells, open_results, pending, store_experiment, sweep_status
 from storage.schema import Status
@@ -21,6 +21,7 @@ __all__ = [
     "merge",
     "open_results",
     "pending",
+    "reserved",
     "single_writer",
     "store_experiment",
     "sweep_status",

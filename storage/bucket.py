@@ -19,7 +19,7 @@ from zarr.storage import FsspecStore
 
 from pipeline.errors import StoreError, one_line, shown
 from storage.lease import RENEWAL_SECONDS, RENEWALS, lease
-from storage.location import ROOT, Location
+from storage.location import ROOT, Confirm, Location
 
 _PATIENCE_SECONDS = 60.0
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9]")
@@ -89,15 +89,13 @@ class Bucket(Location):
         self.write({ROOT: documents[ROOT]})
 
     @contextmanager
-    def lock(self) -> Iterator[None]:
-        """Hold the lock; raises StoreError that names another holder."""
+    def _hold(self) -> Iterator[Confirm]:
         self._call("head_bucket", "read")
-        with lease(self, f"{self._key}.lock", self.name, self._server) as self._confirm:
-            self.patience = _PATIENCE_SECONDS
-            try:
-                yield
-            finally:
-                self._confirm, self.patience = None, 0.0
+        with lease(self, f"{self._key}.lock", self.name, self._server) as confirm:
+            yield confirm
+
+    def _patience(self) -> float:
+        return _PATIENCE_SECONDS
 
     def tidy(self) -> None:
         """Remove what writes left behind that were killed."""

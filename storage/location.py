@@ -1,6 +1,7 @@
 """Where a store lies: a folder, or a key of a bucket. Nothing else knows the difference."""
 
 import asyncio
+import os
 import re
 import shutil
 from abc import ABC, abstractmethod
@@ -17,12 +18,13 @@ from zarr.core.sync import sync
 from zarr.storage import LocalStore, WrapperStore
 
 from pipeline.errors import StoreError, shown
-from storage.holders import file_lock
+from storage.holders import denied, file_lock
 
 ROOT = "zarr.json"
 _LONGEST_PAUSE = 5.0
 _AT_ONCE = 16
 _T = TypeVar("_T")
+Confirm = Callable[[], None]  # raises StoreError once a lock is not certain to be held
 
 
 def locate(path: "str | Path | Location") -> "Location":
@@ -63,7 +65,7 @@ class Location(ABC):
         self.name = name
         self.patience = 0.0
         self.limit: float | None = None  # seconds for one operation
-        self._confirm: Callable[[], None] | None = None
+        self._confirm: Confirm | None = None
 
     def __str__(self) -> str:
         return self.name
@@ -77,8 +79,45 @@ class Location(ABC):
         """Make a store of keys and their contents; it appears whole or not at all."""
 
     @abstractmethod
-    def lock(self) -> AbstractContextManager[None]:
-        """Context in which no other process writes; raises StoreError that names the holder."""
+    def _hold(self) -> AbstractContextManager[Confirm | None]:
+        """Hold the lock, which gives what confirms it; StoreError names the holder, or why nothing can be written."""
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Write alone; raises StoreError that names another holder. What this process has reserved is taken over."""
+        reserved = next((each for each in _reserved if each.same(self)), None)
+        if reserved is None:
+            with self._hold() as confirm, self._writing(confirm):
+                yield
+            return
+        _reserved.remove(reserved)  # for one writer at a time
+        try:
+            with self._writing(reserved._confirm):
+                yield
+        finally:
+            _reserved.append(reserved)
+
+    @contextmanager
+    def reserve(self) -> Iterator[None]:
+        """Hold the lock for a writer of this process that is to come; raises StoreError as `lock` does."""
+        with self.lock():
+            _reserved.append(self)
+            try:
+                yield
+            finally:
+                _reserved.remove(self)
+
+    @contextmanager
+    def _writing(self, confirm: Confirm | None) -> Iterator[None]:
+        self._confirm, self.patience = confirm, self._patience()
+        try:
+            yield
+        finally:
+            self._confirm, self.patience = None, 0.0
+
+    def _patience(self) -> float:
+        """Seconds for which what may succeed later is tried again under the lock."""
+        return 0.0
 
     @abstractmethod
     def tidy(self) -> None:
@@ -146,6 +185,9 @@ class Location(ABC):
             pause = min(2 * pause, _LONGEST_PAUSE)
 
 
+_reserved: list[Location] = []  # locks that this process holds for its next writer of the store
+
+
 def _put(store: Store, documents: Mapping[str, bytes]) -> None:
     buffer = default_buffer_prototype().buffer
     items = [(key, buffer.from_bytes(content)) for key, content in documents.items()]
@@ -206,14 +248,21 @@ class Folder(Location):
                 raise
 
     @contextmanager
-    def lock(self) -> Iterator[None]:
-        """Hold the lock; raises StoreError that names another holder."""
+    def _hold(self) -> Iterator[None]:
         with self._errors("read"):
             is_file = self.path.exists() and not self.path.is_dir()
         if is_file:
             raise StoreError(f"store: {self.name} is a file, not a result store; use another --store")
-        with file_lock(self.path.with_name(self.path.name + ".lock"), self.name):
+        with file_lock(self.path.with_name(self.path.name + ".lock"), self.name, like=self.path / ROOT):
+            self._require_writable()
             yield
+
+    def _require_writable(self) -> None:
+        """Raise StoreError if a part of the store is not for this user to write, before anything is computed."""
+        folders = (folder for folder, _, _ in os.walk(self.path)) if self.path.exists() else (self.path.parent,)
+        for folder in folders:
+            if not os.access(folder, os.W_OK | os.X_OK):
+                raise StoreError(f"store: {self.name} cannot be written ({denied(Path(folder))}); use another --store")
 
     def tidy(self) -> None:
         """Remove what writes left behind that were killed."""
