@@ -15,12 +15,11 @@ from time import monotonic
 from types import FrameType
 
 import numpy as np
-from distributed import Future
+from distributed import Client, Future
 from distributed.client import ClosedClientError
 from distributed.scheduler import KilledWorker
 from prefect import State
 from prefect.exceptions import CancelledRun
-from prefect_dask.task_runners import DaskTaskRunner
 
 from flows.batch import Computed, batch_context, compute_spread, submit_batches, unreadable
 from flows.planning import Batch, Cells
@@ -59,8 +58,8 @@ class Dispatcher:
     ----------
     sweep : Sweep
     writer : Writer
-    runner : DaskTaskRunner
-        Started.
+    client : distributed.Client
+        Of the cluster.
     tally : Tally
     on_progress : callable
         Called after every change and a few times a second.
@@ -72,7 +71,7 @@ class Dispatcher:
 
     sweep: Sweep
     writer: Writer
-    runner: DaskTaskRunner
+    client: Client
     tally: Tally
     on_progress: Callable[[], None]
     stop: threading.Event = field(default_factory=threading.Event)
@@ -119,16 +118,16 @@ class Dispatcher:
                     self._spread(batch)
                 if spread:
                     with suppress(Exception):  # all is written
-                        self.runner.client.run(forget_kept, on_error="ignore")
+                        self.client.run(forget_kept, on_error="ignore")
             finally:
                 with suppress(Exception):  # a cluster that is gone has nothing to cancel
-                    self.runner.client.cancel(list(self._running), force=True)
+                    self.client.cancel(list(self._running), force=True)
 
     def _check_files(self) -> None:
         """Ask every worker whether it can read the files: one that cannot fails cells as fast as it is given them."""
         recipes = [FileRecipe.of(path) for path in self.sweep.files.values()]
         try:
-            found = self.runner.client.run(unreadable, recipes, on_error="ignore") if recipes else {}
+            found = self.client.run(unreadable, recipes, on_error="ignore") if recipes else {}
         except (OSError, TimeoutError, ClosedClientError) as error:
             raise EpsweepError(SCHEDULER_GONE) from error
         for worker, problem in found.items():
@@ -138,7 +137,7 @@ class Dispatcher:
     def _spread(self, batch: Batch) -> None:
         """Compute a batch in this process, with passes over the cluster; each outcome is written when it is there."""
         found: SimpleQueue[Outcome | BaseException | None] = SimpleQueue()
-        passes = partial(ClusterPasses, self.runner.client, stop=self.stop, patience=self.patience)
+        passes = partial(ClusterPasses, self.client, stop=self.stop, patience=self.patience)
         label, payload, finished = self._label(batch), self._payload(batch), 0
 
         def compute() -> None:
@@ -177,7 +176,7 @@ class Dispatcher:
             return
         self._looked = now
         try:
-            threads = worker_threads(self.runner.client)
+            threads = worker_threads(self.client)
         except (OSError, ClosedClientError, TimeoutError) as error:
             raise EpsweepError(SCHEDULER_GONE) from error
         self._threads = sum(threads.values())
@@ -218,7 +217,7 @@ class Dispatcher:
         labels = [self._label(batch) for batch in batches]
         payloads = [self._payload(batch) for batch in batches]
         try:
-            futures = submit_batches(self.runner.client, self._context, labels, payloads)
+            futures = submit_batches(self.client, self._context, labels, payloads)
         except ClosedClientError as error:
             raise EpsweepError(SCHEDULER_GONE) from error
         for future, batch in zip(futures, batches, strict=True):
@@ -328,7 +327,7 @@ class Dispatcher:
     def _gather(self, futures: Sequence[Future[State[Computed]]]) -> dict[Future[State[Computed]], State[Computed]]:
         """Ask for what has arrived in one request; for nothing if that fails, so that each is asked for alone."""
         finished = [future for future in futures if future.status == "finished"]
-        client = self.runner.client
+        client = self.client
 
         async def fetch() -> list[State[Computed]]:
             return list(await client.gather(finished, asynchronous=True))
