@@ -7,8 +7,9 @@ import contextvars
 import logging
 import socket
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self, cast
@@ -34,6 +35,7 @@ from prefect.settings import PREFECT_API_REQUEST_TIMEOUT, PREFECT_CLIENT_MAX_RET
 from prefect.states import Crashed
 
 from flows.progress import Tally
+from flows.shared import changed, logger_level
 from pipeline.experiment import describe
 from pipeline.grid import Sweep
 from storage import median_curves, open_results
@@ -65,13 +67,14 @@ def _best_effort(what: str) -> Iterator[None]:
 @contextmanager
 def logs_in_prefect() -> Iterator[None]:
     """Send what the run logs to the log of its flow run."""
-    handler = APILogHandler()
-    _LOGGER.setLevel(logging.INFO)
-    _LOGGER.addHandler(handler)
-    try:
+
+    def add() -> Callable[[], None]:  # once for the flows of all threads: it finds the run of each
+        handler = APILogHandler()
+        _LOGGER.addHandler(handler)
+        return partial(_LOGGER.removeHandler, handler)
+
+    with logger_level(logging.INFO, _LOGGER.name), changed("log in Prefect", add):
         yield
-    finally:
-        _LOGGER.removeHandler(handler)
 
 
 class Bookkeeper:

@@ -4,10 +4,11 @@ import math
 import os
 import shlex
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -42,35 +43,39 @@ def run(spec: str, store: str | None, cluster: str, retry_failed: bool, allow_co
     """
     from distributed.system import MEMORY_LIMIT
 
-    from flows.clusters import check_cluster, describe_cluster, local_workers, open_cluster, reaches_loopback
+    from flows.clusters import check_cluster, describe_cluster, open_cluster, reaches_loopback
     from flows.logs import log_file
     from flows.planning import make_plan
-    from flows.server import configured_server, prefect_server
+    from flows.server import find_server, prefect_server
     from storage import pending, reserved, sweep_status
 
     if allow_code:
         os.environ[ALLOW_CODE] = "1"  # for the flow
     path, sweep = find_sweep(spec, allow_code=allow_code)
     target = store or default_store(sweep)
-    check_cluster(cluster)
-    if not configured_server() and not reaches_loopback(cluster):
-        raise InputError(f"cluster: workers of {cluster} need a Prefect server they can reach; set PREFECT_API_URL")
+    chosen = check_cluster(cluster)
     status = sweep_status(target, sweep)
     todo = pending(sweep, status, retry_failed=retry_failed)
-    workers = local_workers(cluster)
+    workers = chosen.local
     plan = make_plan(sweep, todo, workers.count if workers else 1, workers.memory if workers else math.inf)
     if workers:
         plan.require_memory(workers.memory, MEMORY_LIMIT, workers.count)
+    server = find_server(loopback=reaches_loopback(chosen)) if plan.cells else None
+    files = sweep.digests
     have = int((sweep.wanted & ~todo).sum())
     counts = f"{sweep.name}: {int(sweep.wanted.sum())} cells, {have} in {target}, {plan.cells} to compute"
-    if plan.cells:
+    if server:
         with _stopping_on_sigterm(), reserved(target):  # refused before anything starts, or held to the end
             click.echo(counts)
             seconds = plan.wall_seconds(workers.count if workers else 1)
             click.echo(f"predicted: {_duration(seconds)}, {plan.peak_memory / 2**20:.0f} MiB a worker")
-            click.echo(f"cluster: {describe_cluster(cluster)}")
-            with log_file(log), prefect_server() as wait_for_server, open_cluster(cluster) as running:
-                _run_flow(str(path), target, running.address, retry_failed, wait_for_server)
+            click.echo(f"cluster: {describe_cluster(chosen)}")
+            if not (server.url or server.home):
+                click.echo(f"prefect: {server.text}")
+            with log_file(log), prefect_server(server) as wait_for_server, open_cluster(chosen) as running:
+                wait_for_server()
+                what = (sweep.text, target, running.address, retry_failed, str(path.parent.absolute()), files)
+                _run_flow(*what)  # what was checked, not where it stood
     else:
         click.echo(f"{counts}\nnothing to compute")
         _record_spec(sweep, target)
@@ -90,7 +95,7 @@ def _record_spec(sweep: Sweep, store: str) -> None:
             click.echo(f"note: the spec is not recorded in the store ({str(error).removeprefix('store: ')})", err=True)
 
 
-def _run_flow(spec: str, store: str, cluster: str, retry_failed: bool, wait_for_server: Callable[[], None]) -> None:
+def _run_flow(*arguments: Any) -> None:
     """Run the flow, which leaves failed cells for `_conclude` to name; raise whatever else stopped it."""
     import httpx
     from prefect.exceptions import CancelledRun, FailedRun, ParameterTypeError
@@ -98,9 +103,8 @@ def _run_flow(spec: str, store: str, cluster: str, retry_failed: bool, wait_for_
 
     from flows.sweep import ended, sweep_flow
 
-    wait_for_server()
     try:
-        sweep_flow(spec, store, cluster, retry_failed)
+        sweep_flow(*arguments)
     except FailedRun:
         pass  # cells failed
     except CancelledRun as error:
@@ -166,16 +170,15 @@ def plan(spec: str, store: str | None, cluster: str, retry_failed: bool, allow_c
     """
     from distributed.system import MEMORY_LIMIT
 
-    from flows.clusters import check_cluster, local_workers
+    from flows.clusters import check_cluster
     from flows.planning import make_plan
     from storage import Status, pending, sweep_status
 
     _, sweep = find_sweep(spec, allow_code=allow_code)
     target = store or default_store(sweep)
-    check_cluster(cluster)
+    workers = check_cluster(cluster).local
     status = sweep_status(target, sweep)
     todo = pending(sweep, status, retry_failed=retry_failed)
-    workers = local_workers(cluster)
     threads = workers.count if workers else 1
     plan = make_plan(sweep, todo, threads, workers.memory if workers else math.inf)
     wanted = sweep.wanted

@@ -103,9 +103,9 @@ def deploy(
       epsweep deploy nightly --spec quickstart --store s3://bucket/nightly.zarr --cron '0 3 * * *'
       prefect worker start --pool epsweep
     """
-    from flows.server import quieten
+    from flows.prefect_settings import current_settings
 
-    quieten()
+    current_settings()  # says what is wrong with them, where the next import would not
     from flows.deploy import deploy as register
 
     given = {"spec": spec, "store": store, "cluster": cluster, "retry_failed": retry_failed}

@@ -8,12 +8,11 @@ import ssl
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from multiprocessing import resource_tracker
 from typing import Any
 
-import dask
 from dask.system import CPU_COUNT
 from distributed import Client, LocalCluster
 from distributed.security import Security
@@ -21,10 +20,11 @@ from distributed.system import MEMORY_LIMIT
 from distributed.utils import LoopRunner
 from tornado.ioloop import IOLoop
 
-from flows.launch import RESTARTING, cluster_class, encryption, interruptible, log_folder, started
+from flows.launch import RESTARTING, cluster_class, interruptible, log_folder, started
 from flows.planning import PROCESS_BYTES
 from flows.profiles import Profile, load_profile, security_of
-from pipeline.errors import InputError, one_line
+from flows.shared import dask_settings, logger_level
+from pipeline.errors import EpsweepError, InputError, one_line
 
 _RESERVED_BYTES = 2**30  # for the flow, the scheduler and the Prefect server
 _START_SECONDS = 60.0
@@ -32,6 +32,7 @@ _ANSWER_SECONDS = 15.0
 _SAME_VERSIONS = ("epsweep", "prefect", "distributed")
 _LOCAL = {**RESTARTING, "distributed.worker.preload": ["flows.clusters"]}
 _LOGGER = logging.getLogger("epsweep")
+_TALKATIVE = ("distributed", "distributed.client")  # of every connection that a dead process leaves, with tracebacks
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,8 @@ class RunningCluster:
         Smallest memory that a worker has for one of its threads, in bytes; the process itself is in it undivided.
     timeout : float
         Seconds that workers may take to come.
+    security : distributed.security.Security or None
+        What clients encrypt with; None for Dask's configuration.
     """
 
     address: str
@@ -71,6 +74,26 @@ class RunningCluster:
     threads: int
     worker_memory: float
     timeout: float
+    security: Security | None = field(default=None, repr=False, compare=False)
+
+
+@dataclass(frozen=True)
+class ChosenCluster:
+    """What the name of a cluster stands for, looked up once: a profile may change while a run waits for its cluster.
+
+    Attributes
+    ----------
+    name : str
+    local : LocalWorkers or None
+    address : str or None
+        Of a scheduler that the name is.
+    profile : Profile or None
+    """
+
+    name: str
+    local: LocalWorkers | None = None
+    address: str | None = None
+    profile: Profile | None = None
 
 
 _opened: dict[str, RunningCluster] = {}  # by this process, by address: what opens one again need not ask again
@@ -80,12 +103,7 @@ def dask_setup(worker: object) -> None:
     """Prepare a local worker process, as Dask calls it: the dispatcher tells what matters."""
     import flows.batch  # noqa: F401 (while the Prefect server starts; with the first batch, it would hold that up)
 
-    _quieten()
-
-
-def _quieten() -> None:
-    """Keep Dask off the terminal: it tells of every connection that a dead process leaves, with tracebacks."""
-    for name in ("distributed", "distributed.client"):
+    for name in _TALKATIVE:
         logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
@@ -106,51 +124,8 @@ def local_workers(cluster: str) -> LocalWorkers | None:
     return LocalWorkers(count, max(MEMORY_LIMIT - _RESERVED_BYTES, _RESERVED_BYTES) / count)
 
 
-def check_cluster(cluster: str) -> None:
-    """Raise InputError if a cluster cannot be what its name says, before anything is started."""
-    if cluster in _opened or local_workers(cluster) is not None:
-        return
-    if _is_address(cluster):
-        _check_certificates(cluster)
-        return
-    profile = load_profile(cluster)
-    if profile.cluster_class is not None:
-        cluster_class(profile, cluster)
-
-
-def reaches_loopback(cluster: str) -> bool:
-    """Whether all workers of a cluster certainly run on this machine, and so reach a server on loopback."""
-    if local_workers(cluster) is not None:
-        return True
-    address = cluster if _is_address(cluster) else load_profile(cluster).address
-    host = (address or "").partition("://")[2].rpartition(":")[0]
-    return host.startswith("127.") or host in ("localhost", "[::1]")
-
-
-def describe_cluster(cluster: str) -> str:
-    """Say in a few words what opening a cluster starts or waits for; nothing is started.
-
-    Raises
-    ------
-    InputError
-        If it is none that `open_cluster` takes.
-    """
-    if workers := local_workers(cluster):
-        return f"{workers.count} local workers of {workers.memory / 2**30:.1f} GiB"
-    if _is_address(cluster):
-        return f"the scheduler at {cluster}"
-    profile = load_profile(cluster)
-    wait = f"cells are sent once {profile.minimum} of them can be seen, within {profile.timeout:g} s"
-    if profile.address is not None:
-        return f"the workers of {profile.address}; {wait}"
-    count = f"{profile.adapt.minimum} to {profile.adapt.maximum}" if profile.adapt else str(profile.workers)
-    number = "the" if "hosts" in profile.arguments else count
-    return f"{number} workers of {profile.cluster_class}; {wait}"
-
-
-@contextmanager
-def open_cluster(cluster: str) -> Iterator[RunningCluster]:
-    """Start or find the cluster that `cluster` names and wait for its first workers.
+def check_cluster(cluster: str) -> ChosenCluster:
+    """Look a cluster up, before anything is started.
 
     Parameters
     ----------
@@ -161,13 +136,75 @@ def open_cluster(cluster: str) -> Iterator[RunningCluster]:
     Raises
     ------
     InputError
-        If it is none of these, cannot be reached, shows no worker in time, or its versions are not ours.
+        If it cannot be what its name says.
     """
-    if running := _opened.get(cluster):
+    if workers := local_workers(cluster):
+        return ChosenCluster(cluster, local=workers)
+    if cluster.startswith(("tcp://", "tls://")):
+        if cluster not in _opened:
+            _check_certificates(cluster)
+        return ChosenCluster(cluster, address=cluster)
+    profile = load_profile(cluster)
+    if profile.cluster_class is not None:
+        cluster_class(profile, cluster)
+    return ChosenCluster(cluster, profile=profile)
+
+
+def reaches_loopback(cluster: str | ChosenCluster) -> bool:
+    """Whether all workers of a cluster certainly run on this machine, and so reach a server on loopback."""
+    chosen = _chosen(cluster)
+    if chosen.local:
+        return True
+    address = chosen.profile.address if chosen.profile else chosen.address
+    host = (address or "").partition("://")[2].rpartition(":")[0]
+    return host.startswith("127.") or host in ("localhost", "[::1]")
+
+
+def describe_cluster(cluster: str | ChosenCluster) -> str:
+    """Say in a few words what opening a cluster starts or waits for; nothing is started.
+
+    Raises
+    ------
+    InputError
+        If it is none that `check_cluster` takes.
+    """
+    chosen = _chosen(cluster)
+    if chosen.local:
+        return f"{chosen.local.count} local workers of {chosen.local.memory / 2**30:.1f} GiB"
+    profile = chosen.profile
+    if profile is None:
+        return f"the scheduler at {chosen.address}"
+    wait = f"cells are sent once {profile.minimum} of them can be seen, within {profile.timeout:g} s"
+    if profile.address is not None:
+        return f"the workers of {profile.address}; {wait}"
+    count = f"{profile.adapt.minimum} to {profile.adapt.maximum}" if profile.adapt else str(profile.workers)
+    number = "the" if "hosts" in profile.arguments else count
+    return f"{number} workers of {profile.cluster_class}; {wait}"
+
+
+def _chosen(cluster: str | ChosenCluster) -> ChosenCluster:
+    return check_cluster(cluster) if isinstance(cluster, str) else cluster
+
+
+@contextmanager
+def open_cluster(cluster: str | ChosenCluster) -> Iterator[RunningCluster]:
+    """Start or find a cluster and wait for its first workers.
+
+    Parameters
+    ----------
+    cluster : str or ChosenCluster
+        What `check_cluster` takes or has returned.
+
+    Raises
+    ------
+    InputError
+        If it is none, cannot be reached, shows no worker in time, or its versions are not ours.
+    """
+    if running := _opened.get(cluster if isinstance(cluster, str) else str(cluster.address)):
         yield running
         return
-    _quieten()
-    with _find(cluster) as running:
+    chosen = _chosen(cluster)
+    with logger_level(logging.CRITICAL, *_TALKATIVE), _find(chosen) as running:
         _opened[running.address] = running
         _LOGGER.info(
             "%d workers with %d threads at %s",
@@ -180,6 +217,20 @@ def open_cluster(cluster: str) -> Iterator[RunningCluster]:
             yield running
         finally:
             _opened.pop(running.address, None)
+
+
+def connect(running: RunningCluster) -> Client:
+    """A client of a cluster that was opened, whatever other clients this process, thread or task has.
+
+    Raises
+    ------
+    EpsweepError
+        If the scheduler is gone.
+    """
+    try:
+        return Client(running.address, timeout=_ANSWER_SECONDS, security=running.security, set_as_default=False)
+    except (OSError, TimeoutError) as error:
+        raise EpsweepError(f"cluster: {running.address} does not answer any more ({_reason(error)})") from error
 
 
 @contextmanager
@@ -202,10 +253,10 @@ def _loop_deaf_to_interrupts() -> Iterator[IOLoop]:
 
 
 @contextmanager
-def _find(cluster: str) -> Iterator[RunningCluster]:
-    workers = local_workers(cluster)
-    if workers is not None:
-        with dask.config.set(_LOCAL), _loop_deaf_to_interrupts() as loop:
+def _find(chosen: ChosenCluster) -> Iterator[RunningCluster]:
+    if workers := chosen.local:
+        plain = Security(require_encryption=False)  # whatever the user's Dask configuration asks of other clusters
+        with dask_settings(_LOCAL), _loop_deaf_to_interrupts() as loop:
             with interruptible():
                 local = LocalCluster(
                     n_workers=workers.count,
@@ -213,29 +264,28 @@ def _find(cluster: str) -> Iterator[RunningCluster]:
                     memory_limit=int(workers.memory),
                     silence_logs=logging.CRITICAL,  # the dispatcher tells what matters of it
                     host="127.0.0.1",
+                    protocol="tcp://",
+                    security=plain,
                     dashboard_address="127.0.0.1:0",
                     worker_dashboard_address="127.0.0.1:0",
                     loop=loop,
                 )
             with local:
-                yield _inspect(local.scheduler_address, workers.count, _START_SECONDS)
-        return
-    if _is_address(cluster):
-        _check_certificates(cluster)
-        yield _inspect(cluster, 1, _START_SECONDS)
-        return
-    profile = load_profile(cluster)
-    if profile.address is not None:
-        with dask.config.set(encryption(security_of(profile))):
-            _check_certificates(profile.address)
-            yield _inspect(profile.address, profile.minimum, profile.timeout)
+                yield _inspect(local.scheduler_address, workers.count, _START_SECONDS, plain)
+    elif chosen.profile is None:
+        yield _inspect(str(chosen.address), 1, _START_SECONDS, None)
+    elif chosen.profile.address is not None:
+        profile = chosen.profile
+        security = security_of(profile)
+        if security is None:
+            _check_certificates(chosen.profile.address)
+        yield _inspect(chosen.profile.address, profile.minimum, profile.timeout, security)
     else:
-        with started(profile, cluster) as remote:
-            yield _inspect(remote.scheduler_address, profile.minimum, profile.timeout, _where_to_look(profile))
-
-
-def _is_address(cluster: str) -> bool:
-    return cluster.startswith(("tcp://", "tls://"))
+        profile = chosen.profile
+        with started(profile, chosen.name) as remote:
+            security = getattr(remote, "security", None)
+            address = remote.scheduler_address
+            yield _inspect(address, profile.minimum, profile.timeout, security, _where_to_look(profile))
 
 
 def _check_certificates(address: str) -> None:
@@ -254,11 +304,15 @@ def _where_to_look(profile: Profile) -> str:
 
 
 def _inspect(
-    address: str, wanted: int, timeout: float, remedy: str = "are scheduler and workers up?"
+    address: str,
+    wanted: int,
+    timeout: float,
+    security: Security | None,
+    remedy: str = "are scheduler and workers up?",
 ) -> RunningCluster:
     """Wait for workers, and see what they are."""
     try:
-        with Client(address, timeout=_ANSWER_SECONDS, set_as_default=False) as client:
+        with Client(address, timeout=_ANSWER_SECONDS, security=security, set_as_default=False) as client:
             try:
                 client.wait_for_workers(wanted, timeout=timeout)
             except TimeoutError as error:
@@ -273,7 +327,7 @@ def _inspect(
     memory = [(worker["memory_limit"] or float("inf"), worker["nthreads"]) for worker in workers]
     limits = [min(limit, (limit - PROCESS_BYTES) / count + PROCESS_BYTES) for limit, count in memory]
     threads = sum(worker["nthreads"] for worker in workers)
-    return RunningCluster(address, len(workers), threads, min(limits, default=float("inf")), timeout)
+    return RunningCluster(address, len(workers), threads, min(limits, default=float("inf")), timeout, security)
 
 
 def _reason(error: BaseException) -> str:

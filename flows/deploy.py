@@ -23,7 +23,8 @@ from prefect.schedules import Cron, Interval, Schedule
 from prefect.types.entrypoint import EntrypointType
 from pydantic import TypeAdapter, ValidationError
 
-from flows.server import CLIENT_SETTINGS, check_health, configured_server
+from flows.environment import CLIENT_SETTINGS
+from flows.server import configured_server
 from flows.sweep import sweep_flow
 from pipeline.errors import EpsweepError, InputError, shown
 from pipeline.experiment import describe
@@ -79,7 +80,6 @@ def deploy(
     url = configured_server()
     if url is None:
         raise InputError("Prefect: a deployment needs a server that stays; set PREFECT_API_URL")
-    check_health(url)
     for field, value in (("name", name), ("work-pool", work_pool)):
         if not _NAME.fullmatch(value):
             raise InputError(f"{field}: {shown(value)} will not do; use letters, digits, '-', '_' and '.'")

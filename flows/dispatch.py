@@ -15,12 +15,11 @@ from types import FrameType
 
 import numpy as np
 import numpy.typing as npt
-from distributed import Future
+from distributed import Client, Future
 from distributed.client import ClosedClientError
 from distributed.scheduler import KilledWorker
 from prefect import State
 from prefect.exceptions import CancelledRun
-from prefect_dask.task_runners import DaskTaskRunner
 
 from flows.batch import Computed, batch_context, submit_batches, unreadable
 from flows.handover import TOPIC, Handed, Message, last_messages
@@ -75,8 +74,8 @@ class Dispatcher:
     ----------
     sweep : Sweep
     writer : Writer
-    runner : DaskTaskRunner
-        Started.
+    client : distributed.Client
+        Of the cluster.
     tally : Tally
     on_progress : callable
         Called after every change and a few times a second.
@@ -88,7 +87,7 @@ class Dispatcher:
 
     sweep: Sweep
     writer: Writer
-    runner: DaskTaskRunner
+    client: Client
     tally: Tally
     on_progress: Callable[[], None]
     stop: threading.Event = field(default_factory=threading.Event)
@@ -125,7 +124,7 @@ class Dispatcher:
         """
         self._check_files()
         self._pace, self._spread_pace = Pace(self.sweep, batches), Pace(self.sweep, spread)
-        client = self.runner.client
+        client = self.client
         client.subscribe_topic(TOPIC, lambda event: self._handed.put(event[1]))
         with self._stopping_on_signals():
             try:
@@ -175,7 +174,7 @@ class Dispatcher:
         """Ask every worker whether it can read the files: one that cannot fails cells as fast as it is given them."""
         recipes = [FileRecipe.of(path) for path in self.sweep.files.values()]
         try:
-            found = self.runner.client.run(unreadable, recipes, on_error="ignore") if recipes else {}
+            found = self.client.run(unreadable, recipes, on_error="ignore") if recipes else {}
         except (OSError, TimeoutError, ClosedClientError) as error:
             raise EpsweepError(SCHEDULER_GONE) from error
         for worker, problem in found.items():
@@ -184,7 +183,7 @@ class Dispatcher:
 
     def _spread(self, batch: Batch) -> None:
         """Compute a batch in this process, with passes over the cluster; each outcome is written when it is there."""
-        passes = partial(ClusterPasses, self.runner.client, stop=self.stop, patience=self.patience)
+        passes = partial(ClusterPasses, self.client, stop=self.stop, patience=self.patience)
         label, payload = self._label(batch), self._payload(batch, 0.0)
         self._spread_pace.supply(0)
         for number, outcome in enumerate(spread_outcomes(label, payload, passes, self.stop, self._wait_for_pass)):
@@ -207,7 +206,7 @@ class Dispatcher:
             return
         self._looked = now
         try:
-            threads = worker_threads(self.runner.client)
+            threads = worker_threads(self.client)
         except (OSError, ClosedClientError, TimeoutError) as error:
             raise EpsweepError(SCHEDULER_GONE) from error
         self._threads = sum(threads.values())
@@ -251,7 +250,7 @@ class Dispatcher:
         labels = [self._label(batch) for batch, _ in batches]
         payloads = [self._payload(batch, seconds) for batch, seconds in batches]
         try:
-            futures = submit_batches(self.runner.client, self._context, names, labels, payloads)
+            futures = submit_batches(self.client, self._context, names, labels, payloads)
         except ClosedClientError as error:
             raise EpsweepError(SCHEDULER_GONE) from error
         for future, (batch, _) in zip(futures, batches, strict=True):
@@ -368,7 +367,7 @@ class Dispatcher:
 
     def _last_messages(self) -> list[Message]:
         """What workers have finished and not handed over, of those that say so at once."""
-        client = self.runner.client
+        client = self.client
 
         async def ask() -> dict[str, list[Message]]:
             return dict(await client.run(last_messages, on_error="ignore"))
@@ -388,7 +387,7 @@ class Dispatcher:
     def _gather(self, futures: Sequence[Future[State[Computed]]]) -> dict[Future[State[Computed]], State[Computed]]:
         """Ask for what has arrived in one request; for nothing if that fails, so that each is asked for alone."""
         finished = [future for future in futures if future.status == "finished"]
-        client = self.runner.client
+        client = self.client
 
         async def fetch() -> list[State[Computed]]:
             return list(await client.gather(finished, asynchronous=True))

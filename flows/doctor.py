@@ -1,7 +1,6 @@
 """Checks of everything that a run needs, before it is needed."""
 
 import math
-import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -12,11 +11,12 @@ from pathlib import Path
 from distributed.system import MEMORY_LIMIT
 from packaging.requirements import Requirement
 
-from flows.clusters import check_cluster, open_cluster, reaches_loopback
+from flows.clusters import ChosenCluster, check_cluster, open_cluster, reaches_loopback
 from flows.planning import make_plan
-from flows.server import check_health, configured_server, prefect_home
+from flows.prefect_settings import current_settings
+from flows.server import find_server
 from flows.specs import default_store, find_sweep
-from pipeline.errors import EpsweepError, InputError, StoreError, without_secrets
+from pipeline.errors import EpsweepError, InputError, StoreError
 from storage import pending, single_writer, sweep_status
 
 
@@ -57,10 +57,11 @@ def examine(spec: str | None, store: str | None, cluster: str, *, allow_code: bo
         One a check, as soon as it is made.
     """
     memory: list[float] = []
+    chosen = _looked_up(cluster)
     checks: dict[str, Callable[[], str]] = {
         "packages": _packages,
-        "prefect": lambda: _prefect(cluster),
-        "cluster": lambda: _cluster(cluster, memory),
+        "prefect": lambda: _prefect(chosen),
+        "cluster": lambda: _cluster(chosen, memory),
     }
     if spec is not None:
         checks["sweep"] = lambda: _sweep(spec, store, memory, allow_code)
@@ -70,7 +71,7 @@ def examine(spec: str | None, store: str | None, cluster: str, *, allow_code: bo
         try:
             yield Finding(subject, True, check())
         except (EpsweepError, OSError) as error:
-            yield Finding(subject, False, str(error).removeprefix(f"{subject}: "))
+            yield Finding(subject, False, str(error).removeprefix(f"{subject}: ").removeprefix("Prefect: "))
 
 
 def _packages() -> str:
@@ -103,25 +104,25 @@ def _store(store: str) -> str:
     return f"{store} can be written, {free / 2**30:.1f} GiB free"
 
 
-def _prefect(cluster: str) -> str:
-    if url := configured_server():
-        check_health(url)
-        return f"{without_secrets(url)} answers"
-    if not reaches_loopback(cluster):
-        raise InputError(f"workers of {cluster} need a Prefect server that they can reach; set PREFECT_API_URL")
-    home = prefect_home()
-    home.mkdir(parents=True, exist_ok=True, mode=0o700)
-    if not os.access(home, os.W_OK):
-        raise InputError(f"{home} cannot be written; set PREFECT_HOME to a folder that can")
-    return f"a server of its own for each run, database in {home}"
+def _looked_up(cluster: str) -> ChosenCluster | InputError:
+    try:
+        return check_cluster(cluster)
+    except InputError as error:
+        return error
 
 
-def _cluster(cluster: str, memory: list[float]) -> str:
+def _prefect(cluster: ChosenCluster | InputError) -> str:
+    return find_server(loopback=isinstance(cluster, InputError) or reaches_loopback(cluster)).text
+
+
+def _cluster(cluster: ChosenCluster | InputError, memory: list[float]) -> str:
     """Start or find the cluster; its versions are compared with ours on the way."""
-    check_cluster(cluster)
+    if isinstance(cluster, InputError):
+        raise cluster
+    current_settings()  # which its workers read too
     with open_cluster(cluster) as running:
         memory.append(running.worker_memory)
-        return f"{cluster}: {running.threads} worker threads, {_gib(running.worker_memory)} each, versions as here"
+        return f"{cluster.name}: {running.threads} worker threads, {_gib(running.worker_memory)} each, versions as here"
 
 
 def _sweep(spec: str, store: str | None, memory: list[float], allow_code: bool) -> str:

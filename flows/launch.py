@@ -21,6 +21,7 @@ from distributed.deploy import Cluster
 from distributed.security import Security
 
 from flows.profiles import Profile, security_of
+from flows.shared import dask_settings
 from pipeline.errors import EpsweepError, InputError, Interrupted, one_line, shown
 from pipeline.experiment import describe
 
@@ -132,7 +133,7 @@ def started(profile: Profile, name: str) -> Iterator[Any]:
     build = cluster_class(profile, name)
     security = security_of(profile)
     settings = RESTARTING if build in (LocalCluster, SSHCluster) else SETTINGS
-    with dask.config.set({**settings, **encryption(security)}):
+    with dask_settings({**settings, **encryption(security)}):
         try:
             with interruptible():
                 cluster = build(**_arguments(build, profile, security, name))

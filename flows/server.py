@@ -5,16 +5,16 @@ holds open. When it is the server that dies, another takes over its database and
 """
 
 import asyncio
-import logging
 import os
 import socket
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import threading
-import tomllib
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import IO, Any
@@ -23,125 +23,189 @@ import httpx
 from filelock import FileLock
 from platformdirs import user_data_path
 
-from pipeline.errors import EpsweepError, InputError, without_secrets
+from flows.environment import CLIENT_SETTINGS, keep_off_proxies, variables
+from flows.prefect_settings import current_settings
+from pipeline.errors import EpsweepError, InputError, one_line, without_secrets
 
 _ANSWER_SECONDS = 10
 _MIGRATION_SECONDS = 120
 _RESTARTS = 20
 _RESTART_SECONDS = 60  # that requests wait for the embedded server to come back
 _BACKLOG = 512
-CLIENT_SETTINGS = {
-    "DO_NOT_TRACK": "1",
-    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    "PREFECT_CLI_PROMPT": "false",
-    "PREFECT_CLIENT_MAX_RETRIES": "2",  # a server that is away holds a run up for seconds, not for minutes
-    "PREFECT_API_REQUEST_TIMEOUT": "15",
-    "PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED": "false",  # a request of each batch, failing with the server
-    "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
-}
 _SERVER_SETTINGS = {  # for the embedded server: Prefect's own writes each event alone, 30 ms of computing a batch
     "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "100",
     "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
 }
-_QUIET = CLIENT_SETTINGS | {
-    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
-    "PREFECT_LOGGING_INTERNAL_LEVEL": "CRITICAL",
-}
+
+
+@dataclass(frozen=True)
+class Server:
+    """The Prefect server that runs use.
+
+    Attributes
+    ----------
+    url : str or None
+        Of the API that the user has configured; None for an embedded one.
+    home : Path or None
+        Folder of the embedded one's database; None for a temporary one.
+    text : str
+        What `epsweep doctor` says of it.
+    """
+
+    url: str | None
+    home: Path | None
+    text: str
 
 
 def configured_server() -> str | None:
-    """URL of the Prefect API that the user has configured, by variable or in the active profile."""
-    if url := os.environ.get("PREFECT_API_URL"):
-        return url
-    home = Path(os.environ.get("PREFECT_HOME", "~/.prefect")).expanduser()
-    try:
-        profiles = tomllib.loads((home / "profiles.toml").read_text(encoding="utf-8"))
-        active = os.environ.get("PREFECT_PROFILE", profiles.get("active"))
-        url = profiles.get("profiles", {}).get(active, {}).get("PREFECT_API_URL")
-    except (OSError, tomllib.TOMLDecodeError, AttributeError):
-        return None
-    return url if isinstance(url, str) else None
-
-
-def check_health(url: str) -> None:
-    """Ask the configured server something that needs its credentials.
+    """URL of the Prefect API that the user has configured, wherever Prefect reads settings, once it answers.
 
     Raises
     ------
     InputError
-        If it does not answer, or refuses the credentials.
+        If Prefect cannot read its settings, the server does not answer, or it refuses the credentials.
     """
-    shown = without_secrets(url)
+    url = current_settings().api.url
+    if url:
+        keep_off_proxies(url)
+        _check_health(url)
+    return url
+
+
+def find_server(*, loopback: bool) -> Server:
+    """Find the Prefect server that a run uses, and make sure that it can.
+
+    Parameters
+    ----------
+    loopback : bool
+        Whether all workers reach a server on this machine's loopback.
+
+    Raises
+    ------
+    InputError
+        As `configured_server` does, or if there is none but workers need one.
+    """
+    if url := configured_server():
+        return Server(url, None, f"{without_secrets(url)} answers")
+    if not loopback:
+        raise InputError("Prefect: the workers of this cluster need a server that they can reach; set PREFECT_API_URL")
+    home, reason = _home()
+    if not reason:
+        return Server(None, home, f"a server of its own for each run, database in {home}")
     try:
-        httpx.get(f"{url.rstrip('/')}/health", timeout=_ANSWER_SECONDS).raise_for_status()
-        refused = _refused()
-    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
-        reason = without_secrets(error) or type(error).__name__
-        raise InputError(
-            f"Prefect: the configured server {shown} does not answer ({reason}); start it, or unset PREFECT_API_URL"
-        ) from error
-    if refused:
-        raise InputError(
-            f"Prefect: the configured server {shown} refuses the credentials; set PREFECT_API_AUTH_STRING to its "
-            "user:password"
-        )
+        temporary = tempfile.gettempdir()
+    except OSError as error:
+        raise InputError("Prefect: there is no temporary folder that can be written; set TMPDIR to one") from error
+    text = f"a server of its own for each run, its database in {temporary} and gone with it: {home} cannot be written "
+    return Server(None, None, f"{text}({reason}); set PREFECT_HOME to a folder that can, to keep it")
 
 
-def _refused() -> bool:
-    """Whether the server refuses the credentials of Prefect's own settings."""
+def _home() -> tuple[Path, str]:
+    """Folder of the embedded server's database, made if there is none, and why it cannot be used."""
+    settings = current_settings()
+    home = settings.home if "home" in settings.model_fields_set else user_data_path("epsweep") / "prefect"
+    home = home.absolute()
+    try:
+        home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with tempfile.TemporaryFile(dir=home):
+            pass
+        for kept in home.glob("prefect.db*"), home.glob("server.lo*"):
+            for file in kept:
+                with file.open("ab"):
+                    pass
+    except OSError as error:
+        return home, one_line(error.strerror or error)
+    return home, ""
+
+
+def _check_health(url: str) -> None:
+    """Ask the configured server something that needs its credentials; InputError if it does not answer well."""
     from prefect.client.orchestration import get_client
 
-    with get_client(sync_client=True) as client:
-        try:
+    shown = without_secrets(url)
+    try:
+        with get_client(sync_client=True, httpx_settings={"timeout": _ANSWER_SECONDS}) as client:
             client.api_version()
-        except httpx.HTTPStatusError as error:
-            if error.response.status_code not in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
-                raise
-            return True
-    return False
+    except (httpx.HTTPError, httpx.InvalidURL, ImportError, OSError, ValueError) as error:
+        if isinstance(error, httpx.HTTPStatusError) and error.response.status_code in (
+            httpx.codes.UNAUTHORIZED,
+            httpx.codes.FORBIDDEN,
+        ):
+            raise InputError(
+                f"Prefect: the configured server {shown} refuses the credentials; set PREFECT_API_AUTH_STRING to its "
+                "user:password, or PREFECT_API_KEY"
+            ) from error
+        raise InputError(
+            f"Prefect: the configured server {shown} does not answer ({_reason(error)}); start it, or unset "
+            "PREFECT_API_URL"
+        ) from error
 
 
-def prefect_home() -> Path:
-    """Folder of the embedded server's database."""
-    return Path(os.environ.get("PREFECT_HOME") or user_data_path("epsweep") / "prefect").expanduser()
-
-
-def quieten() -> None:
-    """Set what keeps Prefect and Dask off the terminal and its waits short; before it is imported."""
-    for name, value in _QUIET.items():
-        os.environ.setdefault(name, value)
-    logging.raiseExceptions = False  # its log handler writes to the terminal when the server is away
-    logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # as do requests of Dask's that a dead scheduler leaves
+def _reason(error: Exception) -> str:
+    """Why the configured server was not asked or did not answer, with the setting to look at."""
+    text = without_secrets(error) or type(error).__name__
+    if isinstance(error, OSError) and not isinstance(error, ConnectionError | TimeoutError):
+        return f"PREFECT_API_SSL_CERT_FILE: {text}"
+    if isinstance(error, ImportError) or "proxy" in text.lower():
+        return f"HTTP_PROXY, HTTPS_PROXY or ALL_PROXY: {text}"
+    return text
 
 
 @contextmanager
-def prefect_server() -> Iterator[Callable[[], None]]:
-    """Use the configured server, or start an embedded one.
+def prefect_server(server: Server | None = None) -> Iterator[Callable[[], None]]:
+    """Use a Prefect server; the environment of this process names it meanwhile.
+
+    Parameters
+    ----------
+    server : Server, optional
+        From `find_server`; by default what it finds for workers on this machine.
 
     Yields
     ------
     callable
-        It waits until the server answers. Prefect may be imported, but not used, before that.
+        It waits until the server answers. Prefect may not be used before that.
 
     Raises
     ------
     EpsweepError
         From that call, if the server does not start.
     """
-    if url := configured_server():
-        quieten()
-        check_health(url)
-        yield lambda: None
-        return
-    os.environ.setdefault("PREFECT_API_REQUEST_TIMEOUT", str(_RESTART_SECONDS))
-    quieten()
-    home = prefect_home()
-    home.mkdir(parents=True, exist_ok=True, mode=0o700)
-    os.environ["PREFECT_HOME"] = str(home)
+    server = server or find_server(loopback=True)
+    with ExitStack() as stack:
+        if server.url:
+            home = current_settings().home
+            if not home.exists():  # each process would complain that it cannot make it
+                folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="epsweep-"))
+                stack.enter_context(variables(PREFECT_HOME=folder))
+            yield lambda: None
+            return
+        folder = str(server.home or stack.enter_context(tempfile.TemporaryDirectory(prefix="epsweep-")))
+        stack.enter_context(variables(PREFECT_HOME=folder, **_patience(), **_profiles()))
+        yield stack.enter_context(_embedded(Path(folder)))
+
+
+def _patience() -> dict[str, str]:
+    """How long requests wait for the embedded server, which comes back, unless the user says so."""
+    name = "PREFECT_API_REQUEST_TIMEOUT"
+    return {name: str(_RESTART_SECONDS)} if os.environ.get(name) == CLIENT_SETTINGS[name] else {}
+
+
+def _profiles() -> dict[str, str]:
+    """Where the user's profiles are, for the processes whose home is another one."""
+    path = current_settings().profiles_path.absolute()
+    return {"PREFECT_PROFILES_PATH": str(path)} if path.exists() else {}
+
+
+@contextmanager
+def _embedded(home: Path) -> Iterator[Callable[[], None]]:
+    """Run a server with its database in a folder; yields what waits until it answers."""
     with (
         socket.create_server(("127.0.0.1", 0), backlog=_BACKLOG) as listener,
         open(home / "server.log", "ab", opener=_private) as log,
+        variables(PREFECT_API_URL=f"http://127.0.0.1:{listener.getsockname()[1]}/api"),
     ):
+        keep_off_proxies(os.environ["PREFECT_API_URL"])
+        current_settings()
         servers = [_start(listener, log)]
         closing = threading.Event()
 
@@ -161,11 +225,9 @@ def prefect_server() -> Iterator[Callable[[], None]]:
                 raise EpsweepError(f"Prefect: the embedded server did not start; see {home / 'server.log'}")
             supervisor.start()
 
-        os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{listener.getsockname()[1]}/api"
         try:
             yield wait
         finally:
-            os.environ.pop("PREFECT_API_URL", None)
             closing.set()
             if supervisor.ident is None:
                 supervisor.start()
@@ -203,8 +265,9 @@ def _serve(listener: socket.socket) -> None:
     threading.Thread(target=end_with_parent, daemon=True).start()
     import uvicorn
     from prefect.server.api.server import create_app
+    from prefect.settings import get_current_settings
 
-    migrating = FileLock(prefect_home() / "server.lock", timeout=_MIGRATION_SECONDS)
+    migrating = FileLock(get_current_settings().home / "server.lock", timeout=_MIGRATION_SECONDS)
 
     class AnnouncedServer(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -225,10 +288,11 @@ def _make_database() -> None:
     Prefect's own hundred migrations take 6 s (measured); those that the tables lack follow when the server starts.
     """
     from prefect.server.database import provide_database_interface
+    from prefect.settings import get_current_settings
     from sqlalchemy import make_url
 
     prefect = provide_database_interface()
-    path = prefect_home() / "prefect.db"
+    path = get_current_settings().home / "prefect.db"
     tables = files("flows").joinpath("prefect.sql").read_text(encoding="utf-8")
     revision = tables.partition('"alembic_version" VALUES(\'')[2].partition("'")[0]
     known = any(Path(prefect.orm.versions_dir).glob(f"*_{revision}_*.py"))

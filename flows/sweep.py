@@ -2,8 +2,10 @@
 
 import logging
 import threading
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated
 
 import numpy as np
@@ -11,18 +13,18 @@ from distributed.system import MEMORY_LIMIT
 from prefect import State, flow
 from prefect.exceptions import TerminationSignal
 from prefect.states import Cancelled, Failed
-from prefect_dask.task_runners import DaskTaskRunner
 from pydantic import Field
 from rich.console import Console
 
 from flows.bookkeeping import Bookkeeper, logs_in_prefect, publish_results, take_over
-from flows.clusters import local_workers, open_cluster
+from flows.clusters import check_cluster, connect, open_cluster
 from flows.dispatch import Dispatcher
 from flows.planning import make_plan
 from flows.progress import Reporter, Tally
-from flows.specs import find_sweep
-from pipeline.errors import EpsweepError, Interrupted
+from flows.specs import find_sweep, import_from
+from pipeline.errors import EpsweepError, InputError, Interrupted, one_line
 from pipeline.experiments import code_allowed
+from pipeline.files import find_file, sha256_of
 from pipeline.grid import MAX_SPEC_CHARACTERS, Sweep, parse_sweep
 from storage import Status, Writer, failures, pending, sweep_status
 
@@ -53,6 +55,13 @@ Cluster = Annotated[
 RetryFailed = Annotated[
     bool, Field(json_schema_extra={"description": "Whether cells that failed before are computed again"})
 ]
+Folder = Annotated[
+    str | None, Field(json_schema_extra={"description": "Makes spec a text, of which files and modules are there"})
+]
+Files = Annotated[
+    dict[str, str] | None,
+    Field(json_schema_extra={"description": "SHA-256 of files that spec names, by name; others are refused"}),
+]
 
 
 @dataclass(frozen=True)
@@ -71,7 +80,12 @@ class Summary:
 
 @flow(name="sweep", flow_run_name="{store}", persist_result=False)
 def sweep_flow(
-    spec: Spec, store: Store, cluster: Cluster = "local", retry_failed: RetryFailed = False
+    spec: Spec,
+    store: Store,
+    cluster: Cluster = "local",
+    retry_failed: RetryFailed = False,
+    folder: Folder = None,
+    files: Files = None,
 ) -> "Summary | State[None]":
     """Compute the pending cells of a sweep and write them to its store.
 
@@ -85,6 +99,11 @@ def sweep_flow(
         As `flows.clusters.open_cluster` takes it.
     retry_failed : bool
         Whether cells that failed before are computed again.
+    folder : str or None
+        Folder of a specification that `spec` is the text of: files that it names and modules of its user's own are
+        there. Whoever has checked a file passes its text, so that what was checked is what runs.
+    files : dict of str to str, or None
+        SHA-256 of files that the specification names, by its names for them.
 
     Returns
     -------
@@ -95,7 +114,7 @@ def sweep_flow(
     ended.clear()
     with logs_in_prefect():
         try:
-            return _run(spec, store, cluster, retry_failed)
+            return _run(load(spec, folder, files or {}), store, cluster, retry_failed)
         except (Interrupted, KeyboardInterrupt, TerminationSignal) as error:
             message = str(error) or f"stopped; {_REMEDY}"
             ended.append(Interrupted(message))
@@ -107,8 +126,7 @@ def sweep_flow(
             return Failed(message=str(error), data=error)
 
 
-def _run(spec: str, store: str, cluster: str, retry_failed: bool) -> "Summary | State[None]":
-    sweep = _load(spec)
+def _run(sweep: Sweep, store: str, cluster: str, retry_failed: bool) -> "Summary | State[None]":
     _LOGGER.info(
         "sweep %s into %s on %s",
         sweep.name,
@@ -118,11 +136,11 @@ def _run(spec: str, store: str, cluster: str, retry_failed: bool) -> "Summary | 
     )
     with Writer.open(store, sweep) as writer:
         take_over(store)
-        with open_cluster(cluster) as running:
+        chosen = check_cluster(cluster)
+        with open_cluster(chosen) as running:
             todo = pending(sweep, sweep_status(store, sweep), retry_failed=retry_failed)
             plan = make_plan(sweep, todo, running.threads, running.worker_memory)
-            own = local_workers(cluster)
-            plan.require_memory(running.worker_memory, MEMORY_LIMIT, own.count if own else 0)
+            plan.require_memory(running.worker_memory, MEMORY_LIMIT, chosen.local.count if chosen.local else 0)
             fields = {"cells": plan.cells, "batches": len(plan.batches), "predicted_seconds": round(plan.seconds, 1)}
             _LOGGER.info(
                 "%d cells to compute in %d batches on %d worker threads",
@@ -134,11 +152,11 @@ def _run(spec: str, store: str, cluster: str, retry_failed: bool) -> "Summary | 
             tally, stop = Tally(plan.cells), threading.Event()
             with (
                 Bookkeeper(tally, stop) as bookkeeper,
-                DaskTaskRunner(address=running.address) as runner,
+                connect(running) as client,
                 Reporter(tally, Console(stderr=True)) as reporter,
             ):
                 try:
-                    dispatcher = Dispatcher(sweep, writer, runner, tally, reporter.update, stop, running.timeout)
+                    dispatcher = Dispatcher(sweep, writer, client, tally, reporter.update, stop, running.timeout)
                     dispatcher.run(plan.batches, plan.spread)
                 except Interrupted as error:
                     if bookkeeper.cancelled:
@@ -147,11 +165,27 @@ def _run(spec: str, store: str, cluster: str, retry_failed: bool) -> "Summary | 
         return _conclude(store, sweep)
 
 
-def _load(spec: str) -> Sweep:
-    """Sweep of a text (which has several lines, or is one mapping), a path or a name."""
-    if "\n" in spec or spec.lstrip().startswith("{"):
-        return parse_sweep(spec, allow_code=code_allowed())
-    return find_sweep(spec, allow_code=code_allowed())[1]
+def load(spec: str, folder: str | None = None, files: Mapping[str, str] = MappingProxyType({})) -> Sweep:
+    """Sweep of a text, which has a folder, several lines, or is one mapping; of a path or a name.
+
+    Raises
+    ------
+    InputError
+        If it is not valid, or a file is not the one that its digest was made of.
+    """
+    allow_code = code_allowed()
+    if folder is not None:
+        if allow_code:
+            import_from(Path(folder), Path.cwd())
+        sweep = parse_sweep(spec, allow_code=allow_code, folder=Path(folder))
+    elif "\n" in spec or spec.lstrip().startswith("{"):
+        sweep = parse_sweep(spec, allow_code=allow_code)
+    else:
+        sweep = find_sweep(spec, allow_code=allow_code)[1]
+    for name, digest in files.items():
+        if sha256_of(sweep.files.get(name) or find_file(name, Path(folder or ""))) != digest:
+            raise InputError(f"file: {one_line(name)} has changed since the run was checked; run the same again")
+    return sweep
 
 
 def _conclude(store: str, sweep: Sweep) -> "Summary | State[None]":

@@ -79,8 +79,13 @@ class Sweep:
     def used_settings(self) -> dict[str, dict[str, object]]:
         """The groups of settings that influence the values of this sweep; a file's digest is one of its own."""
         groups = sorted(self.experiment.settings_used(self.labels))
-        digests: dict[str, dict[str, object]] = {name: {"sha256": sha256_of(path)} for name, path in self.files.items()}
+        digests = {name: {"sha256": digest} for name, digest in self.digests.items()}
         return {group: getattr(self.settings, group).model_dump() for group in groups} | digests
+
+    @cached_property
+    def digests(self) -> dict[str, str]:
+        """SHA-256 of each file, by label, when it was first asked for."""
+        return {name: sha256_of(path) for name, path in self.files.items()}
 
     def columns(self, cells: npt.NDArray[np.intp]) -> dict[str, npt.NDArray[Any]]:
         """Labels of cells given by their indices, shape (number of cells, number of axes)."""

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import xarray as xr
 from distributed import Client, LocalCluster
-from prefect_dask.task_runners import DaskTaskRunner
 from threadpoolctl import threadpool_limits
 
 import flows.spread
@@ -224,19 +223,18 @@ def test_worker_that_reads_another_file_is_named_before_cells_are_sent(client, t
     assert set(client.run(unreadable, [recipe]).values()) == {""}
     text = "name: t\ngrid:\n  - {function: {file: data.npy}, r: [2], method: [svd], seeds: 1}\n"
     mine = parse_sweep(text, folder=tmp_path)
-    with DaskTaskRunner(address=client.scheduler.address) as runner:
-        dispatcher = Dispatcher(mine, None, runner, None, None)
+    dispatcher = Dispatcher(mine, None, client, None, None)
+    dispatcher._check_files()
+    gone = tmp_path / "gone.npy"
+    mine.settings.files["data.npy"] = str(gone)
+    np.save(gone, np.ones((6, 4)))
+    unlinked = FileRecipe.of(str(gone))
+    gone.unlink()
+    problems = set(client.run(unreadable, [unlinked]).values())
+    assert len(problems) == 1
+    assert problems.pop().startswith(f"file: {gone} cannot be read (FileNotFoundError")
+    with pytest.raises(InputError, match="cannot be read"):
         dispatcher._check_files()
-        gone = tmp_path / "gone.npy"
-        mine.settings.files["data.npy"] = str(gone)
-        np.save(gone, np.ones((6, 4)))
-        unlinked = FileRecipe.of(str(gone))
-        gone.unlink()
-        problems = set(client.run(unreadable, [unlinked]).values())
-        assert len(problems) == 1
-        assert problems.pop().startswith(f"file: {gone} cannot be read (FileNotFoundError")
-        with pytest.raises(InputError, match="cannot be read"):
-            dispatcher._check_files()
 
 
 @pytest.mark.parametrize("in_place", [True, False])
