@@ -42,7 +42,14 @@ def run(spec: str, store: str | None, cluster: str, retry_failed: bool, allow_co
     """
     from distributed.system import MEMORY_LIMIT
 
-    from flows.clusters import check_cluster, describe_cluster, local_workers, open_cluster, reaches_loopback
+    from flows.clusters import (
+        check_cluster,
+        describe_cluster,
+        is_address,
+        local_workers,
+        open_cluster,
+        reaches_loopback,
+    )
     from flows.logs import log_file
     from flows.planning import make_plan
     from flows.server import configured_server, prefect_server
@@ -72,7 +79,9 @@ def run(spec: str, store: str | None, cluster: str, retry_failed: bool, allow_co
         with (
             _stopping_on_sigterm(),
             log_file(log),
+            _telling("" if configured_server() else "starting Prefect"),
             prefect_server() as wait_for_server,
+            _telling(f"waiting for workers of {cluster}" if is_address(cluster) else "starting workers"),
             open_cluster(cluster) as running,
         ):
             _run_flow(str(path), target, running.address, retry_failed, wait_for_server)
@@ -107,6 +116,14 @@ def _run_flow(spec: str, store: str, cluster: str, retry_failed: bool, wait_for_
             raise ended[-1] from error
     finally:
         APILogHandler().flush()  # while the server is there
+
+
+@contextmanager
+def _telling(what: str) -> Iterator[None]:
+    """Say what is about to be done, which takes seconds."""
+    if what:
+        click.echo(f"epsweep: {what}", err=True)
+    yield
 
 
 @contextmanager

@@ -110,7 +110,7 @@ def check_cluster(cluster: str) -> None:
     """Raise InputError if a cluster cannot be what its name says, before anything is started."""
     if cluster in _opened or local_workers(cluster) is not None:
         return
-    if _is_address(cluster):
+    if is_address(cluster):
         _check_certificates(cluster)
         return
     profile = load_profile(cluster)
@@ -122,7 +122,7 @@ def reaches_loopback(cluster: str) -> bool:
     """Whether all workers of a cluster certainly run on this machine, and so reach a server on loopback."""
     if local_workers(cluster) is not None:
         return True
-    address = cluster if _is_address(cluster) else load_profile(cluster).address
+    address = cluster if is_address(cluster) else load_profile(cluster).address
     host = (address or "").partition("://")[2].rpartition(":")[0]
     return host.startswith("127.") or host in ("localhost", "[::1]")
 
@@ -137,7 +137,7 @@ def describe_cluster(cluster: str) -> str:
     """
     if workers := local_workers(cluster):
         return f"{workers.count} local workers of {workers.memory / 2**30:.1f} GiB"
-    if _is_address(cluster):
+    if is_address(cluster):
         return f"the scheduler at {cluster}"
     profile = load_profile(cluster)
     wait = f"cells are sent once {profile.minimum} of them can be seen, within {profile.timeout:g} s"
@@ -220,7 +220,7 @@ def _find(cluster: str) -> Iterator[RunningCluster]:
             with local:
                 yield _inspect(local.scheduler_address, workers.count, _START_SECONDS)
         return
-    if _is_address(cluster):
+    if is_address(cluster):
         _check_certificates(cluster)
         yield _inspect(cluster, 1, _START_SECONDS)
         return
@@ -234,7 +234,8 @@ def _find(cluster: str) -> Iterator[RunningCluster]:
             yield _inspect(remote.scheduler_address, profile.minimum, profile.timeout, _where_to_look(profile))
 
 
-def _is_address(cluster: str) -> bool:
+def is_address(cluster: str) -> bool:
+    """Whether a cluster is given by the address of its scheduler."""
     return cluster.startswith(("tcp://", "tls://"))
 
 
