@@ -72,7 +72,14 @@ def run(spec: str, store: str | None, cluster: str, retry_failed: bool, allow_co
             click.echo(f"cluster: {describe_cluster(chosen)}")
             if not (server.url or server.home):
                 click.echo(f"prefect: {server.text}")
-            with log_file(log), prefect_server(server) as wait_for_server, open_cluster(chosen) as running:
+            waited_for = f"waiting for workers of {cluster}" if chosen.address else "starting workers"
+            with (
+                log_file(log),
+                _telling("" if server.url else "starting Prefect"),
+                prefect_server(server) as wait_for_server,
+                _telling(waited_for),
+                open_cluster(chosen) as running,
+            ):
                 wait_for_server()
                 what = (sweep.text, target, running.address, retry_failed, str(path.parent.absolute()), files)
                 _run_flow(*what)  # what was checked, not where it stood
@@ -118,6 +125,14 @@ def _run_flow(*arguments: Any) -> None:
             raise ended[-1] from error
     finally:
         APILogHandler().flush()  # while the server is there
+
+
+@contextmanager
+def _telling(what: str) -> Iterator[None]:
+    """Say what is about to be done, which takes seconds."""
+    if what:
+        click.echo(f"epsweep: {what}", err=True)
+    yield
 
 
 @contextmanager

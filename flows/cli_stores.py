@@ -16,7 +16,7 @@ _NAMED_FAILURES = 100
 @click.command()
 @store_argument
 def status(store: str) -> None:
-    """Show what STORE holds: its axes, cells by state, runs, and each failed cell.
+    """Show what STORE holds: its axes, cells by state, runs, and the failed cells by message.
 
     \b
     Example:
@@ -168,15 +168,14 @@ def merge(into: str, other: str) -> None:
 
 
 def name_failures(store: str | Path) -> None:
-    """Tell the first failed cells of a store, each with its message."""
-    from storage import failures
+    """Tell the failed cells of a store by their message, the first of each with its labels."""
+    from storage import failure_groups
 
-    lines = failures(store)
-    for line in lines[:_NAMED_FAILURES]:
-        click.echo(f"failed: {line}", err=True)
-    if len(lines) > _NAMED_FAILURES:
-        all_of_them = shlex.join(["epsweep", "export", str(store), "cells.csv"])
-        click.echo(f"failed: {len(lines) - _NAMED_FAILURES} more; see {all_of_them}", err=True)
+    groups = failure_groups(store)
+    for group in groups[:_NAMED_FAILURES]:
+        click.echo(f"failed: {group}", err=True)
+    if more := sum(group.cells for group in groups[_NAMED_FAILURES:]):
+        click.echo(f"failed: {more} more; see epsweep export {shlex.quote(str(store))} cells.csv", err=True)
 
 
 def _warn_of_damage(store: str) -> None:

@@ -138,12 +138,16 @@ class Pace:
         return np.asarray(np.ravel_multi_index(tuple(cells[:, self._named].T), self._sizes))
 
     def _ratios(self) -> Seconds:
-        """Measured for predicted seconds of each group; that of all where a group has been measured for too short."""
+        """Measured for predicted seconds of each group; where one is new, that of its method, or of all."""
         if self._known is None:
-            predicted = float(self._predicted.sum())
-            overall = float(self._measured.sum()) / predicted if predicted else 1.0
-            weight = self._measured / (self._measured + _TRUSTED_SECONDS)
-            own = np.full_like(weight, overall)
-            np.divide(self._measured, self._predicted, out=own, where=self._predicted > 0)
-            self._known = weight * own + (1.0 - weight) * overall
+            measured, predicted = (each.reshape(self._sizes) for each in (self._measured, self._predicted))
+            ratio = np.ones(self._sizes)
+            every = tuple(range(len(self._named)))
+            matrices = tuple(place for place, axis in enumerate(self._named) if axis in self._shared)
+            for axes, trusted in ((every, 0.0), (matrices, _TRUSTED_SECONDS), ((), _TRUSTED_SECONDS)):
+                many, few = (each.sum(axis=axes, keepdims=True) for each in (measured, predicted))
+                own = np.divide(many, few, out=np.ones_like(many), where=few > 0)
+                weight = np.divide(many, many + trusted, out=np.zeros_like(many), where=many > 0)
+                ratio = weight * own + (1.0 - weight) * ratio
+            self._known = ratio.ravel()
         return self._known

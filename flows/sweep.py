@@ -26,7 +26,7 @@ from pipeline.errors import EpsweepError, InputError, Interrupted, one_line
 from pipeline.experiments import code_allowed
 from pipeline.files import find_file, sha256_of
 from pipeline.grid import MAX_SPEC_CHARACTERS, Sweep, parse_sweep
-from storage import Status, Writer, failures, pending, sweep_status
+from storage import Status, Writer, failure_groups, pending, sweep_status
 
 _LOGGER = logging.getLogger("epsweep")
 _REMEDY = "finished cells are stored: run the same command to go on"
@@ -192,7 +192,7 @@ def _conclude(store: str, sweep: Sweep) -> "Summary | State[None]":
     from flows.figures import draw_results  # only now: Matplotlib would hold up the first cell
 
     summary = summarise(store, sweep)
-    named = failures(store) if summary.failed else []
+    named = failure_groups(store) if summary.failed else []
     figures, reason = draw_results(store, sweep.experiment)
     publish_results(store, sweep, str(summary), named, figures, reason)
     _LOGGER.info("%s", summary, extra={"event": "end", **asdict(summary)})

@@ -5,14 +5,12 @@ from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import xarray as xr
 from zarr.errors import ZarrUserWarning
 
 from pipeline.errors import StoreError
 from storage.document import DIGEST
-from storage.results import open_results
 from storage.schema import Status
 
 
@@ -91,18 +89,3 @@ def _parquet(ds: xr.Dataset, target: Path) -> None:
 
 def _csv(ds: xr.Dataset, target: Path) -> None:
     table(ds).to_csv(target, index=False)
-
-
-def failures(path: str | Path) -> list[str]:
-    """Name each failed cell of a store with its message."""
-    ds = open_results(path)
-    failed = np.argwhere(ds["status"].values == Status.FAILED)
-    if not len(failed):
-        return []
-    labels = [ds[axis].values for axis in ds["status"].dims]
-    messages = ds["message"].values
-    return [
-        ", ".join(f"{axis}={values[i]}" for axis, values, i in zip(ds["status"].dims, labels, cell, strict=True))
-        + f": {messages[tuple(cell)]}"
-        for cell in failed
-    ]

@@ -14,7 +14,7 @@ import xarray as xr
 from flows.report.tables import Table, number
 from pipeline.errors import one_line
 from pipeline.experiment import Experiment, Label
-from storage import Status
+from storage import Status, grouped_failures
 
 _NAMED_FAILURES = 20
 _SHOWN_LABELS = 16
@@ -98,22 +98,14 @@ class Facts:
 
     @cached_property
     def failures(self) -> Table | None:
-        """The first cells that failed, with their messages."""
-        failed = np.argwhere(self._status == Status.FAILED)
-        if not len(failed):
+        """The cells that failed, by their message."""
+        groups = grouped_failures(self._ds)
+        if not groups:
             return None
-        labels = {axis: self._ds[axis].values.tolist() for axis in map(str, self._ds["status"].dims)}
-        messages = self._ds["message"]
-        rows = [
-            (
-                ", ".join(f"{axis} = {values[i]}" for (axis, values), i in zip(labels.items(), cell, strict=True)),
-                str(messages[tuple(cell)].item()),
-            )
-            for cell in failed[:_NAMED_FAILURES]
-        ]
-        more = len(failed) - len(rows)
+        rows = [(f"{each.cells:,}", each.message, each.first) for each in groups[:_NAMED_FAILURES]]
+        more = sum(each.cells for each in groups[_NAMED_FAILURES:])
         note = f"{more:,} more failed: epsweep export {shlex.quote(self.store)} cells.csv names them all."
-        return Table("Failed cells", ("Cell", "Message"), rows, note=note if more else "")
+        return Table("Failed cells", ("Cells", "Message", "First cell"), rows, note=note if more else "")
 
     @cached_property
     def runs(self) -> Table:

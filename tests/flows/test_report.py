@@ -572,15 +572,19 @@ def test_unfinished_trials_are_not_drawn(tmp_path, visit):
     assert "1 points of these lines are not complete" in page.inner_text("#caption")
 
 
-def test_first_failures_are_named_and_the_others_counted(tmp_path, visit):
+def test_failures_are_told_by_message_and_those_past_the_first_counted(tmp_path, visit):
     def compute(case):
-        return Outcome(None, "ValueError: no m = 20 here") if case["m"] == 20 else outcome(case)
+        if case["m"] == 20:
+            return Outcome(None, "ValueError: no m = 20 here (mine.py, line 3)")
+        text = f"OSError: {case['n']}, {case['r']}, {case['seed']}"  # 20 texts, each of 8 cells
+        return Outcome(None, text) if case["m"] == 2 else outcome(case)
 
     page = visit(write_report(fill(tmp_path / "s.zarr", SPEC, compute), tmp_path))
     text = page.inner_text("#status")
-    assert text.count("ValueError: no m = 20 here") == 20
-    assert "140 more failed: epsweep export s.zarr cells.csv" in text
-    assert "function = gaussian, sampling = ball-symmetric, m = 20, n = 100, r = 5, method = svd, seed = 0" in text
+    assert text.count("ValueError: no m = 20 here (mine.py, line 3)") == 1
+    assert text.count("OSError: ") == 19
+    assert "8 more failed: epsweep export s.zarr cells.csv" in text
+    assert "function=gaussian, sampling=ball-symmetric, m=20, n=100, r=5, method=svd, seed=0" in text
 
 
 def test_large_stores_give_statistics_and_say_so(store, written, tmp_path, visit, monkeypatch):

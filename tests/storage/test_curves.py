@@ -7,8 +7,7 @@ import xarray as xr
 
 from pipeline.errors import StoreError
 from pipeline.experiment import Outcome
-from storage import Status, export, median_curves, open_results
-from storage.export import failures
+from storage import Status, export, failure_groups, failures, grouped_failures, median_curves, open_results
 from tests.storage.test_results import fill, sweep, synthetic
 
 
@@ -110,6 +109,23 @@ def test_failures_are_named_by_all_their_labels(store):
         f"function=gaussian, sampling=ball-symmetric, m=5, n=40, r={r}, method=svd, seed=0: ValueError: never"
         for r in (2, 4)
     ]
+
+
+def test_failures_with_one_message_are_one_group_told_with_its_first_cell(store):
+    first = "function=gaussian, sampling=ball-symmetric, m=5, n=40, r=2, method=svd, seed=0"
+    assert [str(group) for group in failure_groups(store)] == [f"2 cells: ValueError: never; first: {first}"]
+
+
+def test_groups_of_failures_are_ordered_by_their_cells_and_a_single_cell_is_told_by_its_labels():
+    status = np.array([[Status.FAILED, Status.FAILED, Status.DONE], [Status.FAILED] * 3])
+    ds = dataset(np.ones((2, 3)), status)
+    ds["message"] = ("m", "seed"), np.array([["a", "b: 1", "stale"], ["b: 2", "b: 1", "b: 1"]])
+    assert [str(group) for group in grouped_failures(ds)] == [
+        "3 cells: b: 1; first: m=0, seed=1",
+        "m=0, seed=0: a",
+        "m=1, seed=0: b: 2",
+    ]
+    assert grouped_failures(dataset(np.ones((2, 3)), np.full((2, 3), Status.DONE))) == []
 
 
 def test_unknown_ending_and_existing_target_are_refused(store, tmp_path):
