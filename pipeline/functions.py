@@ -82,6 +82,8 @@ class GeneratingFunction:
         What may be said of it, as ``{name: gaussian, scale: 2}`` in specs.
     domain : str
         Where its points must lie, such as "cube"; anywhere if empty.
+    built_in : bool
+        Whether it is one of this package.
     """
 
     name: str
@@ -92,6 +94,7 @@ class GeneratingFunction:
     order: int = 2
     parameters: Mapping[str, Parameter] = field(default_factory=dict, hash=False)
     domain: str = ""
+    built_in: bool = False
 
     @property
     def summary(self) -> str:
@@ -132,7 +135,7 @@ def _elementwise(name: str, formula: str, profile: Callable[[FloatArray], FloatA
 
 
 BUILT_IN: dict[str, GeneratingFunction] = {
-    function.name: function
+    function.name: replace(function, built_in=True)
     for function in (
         GeneratingFunction(
             "exponential",

@@ -15,8 +15,9 @@ from pipeline.tensor import FunctionTensor, TensorRecipe, sample_points
 class FunctionMatrix(FunctionTensor):
     """The n × n matrix of a generating function on sampled points.
 
-    Entries are computed when asked for. An entry has the same value whatever block it is asked for in, and the
-    matrix of a symmetric draw is exactly symmetric for the built-in functions.
+    Entries are computed when asked for. For the built-in functions an entry has the same value whatever block it is
+    asked for in and however many threads there are, and the matrix of a symmetric draw is exactly symmetric. For a
+    user's own function that is as this function makes it.
 
     Attributes
     ----------
@@ -58,13 +59,6 @@ class FunctionMatrix(FunctionTensor):
             If a step is not 1, or an entry is NaN or infinite.
         """
         return super().block(rows, cols)
-
-    def _tile(self, index: tuple[int, ...]) -> FloatArray:
-        """Tile (i, j); below the diagonal of a symmetric draw the transpose of its mirror image."""
-        i, j = index
-        if self.points[0] is self.points[1] and i > j and self.function.symmetric:
-            return super()._tile((j, i)).T
-        return super()._tile(index)
 
 
 def _held(points: FloatArray | SampledPoints) -> FloatArray:

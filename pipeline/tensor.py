@@ -1,17 +1,24 @@
 """Function-generated tensors F[i_1, …, i_d] = f(x_i1, y_i2, …), made in blocks."""
 
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import product
+from typing import TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from pipeline.arrays import FloatArray, check_finite
+from pipeline.blas import one_blas_thread
 from pipeline.errors import InputError
 from pipeline.functions import GeneratingFunction, get_function
 from pipeline.sampling import HELD_BYTES, SampledPoints, Sampling, get_sampling
 
 _TILES = {2: 256, 3: 64, 4: 32}  # entries are always computed in whole tiles, so a block's size never changes a value
 _SMALLEST_TILE = 16
+_Index: TypeAlias = tuple[int, ...]
 
 
 def tile_side(order: int) -> int:
@@ -23,7 +30,10 @@ def tile_side(order: int) -> int:
 class FunctionTensor:
     """The n × … × n tensor of a generating function on sampled points.
 
-    Entries are computed when asked for. An entry has the same value whatever block it is asked for in.
+    Entries are computed when asked for, in whole tiles by one thread each: an entry of a built-in function has the same
+    value whatever block it is asked for in and however many threads there are, and that of a symmetric function on a
+    symmetric draw is the same in any order of its indices. A user's own function is given the same tiles, of which it
+    may make what it likes.
 
     Attributes
     ----------
@@ -70,12 +80,21 @@ class FunctionTensor:
             raise InputError(f"block: steps {steps}; ask for contiguous ranges (step 1)")
         block = np.empty([max(stop - start, 0) for start, stop, _ in bounds])
         side = tile_side(len(bounds))
-        tiles = [range(start // side, -(-stop // side)) for start, stop, _ in bounds]
-        for index in product(*tiles) if block.size else ():
-            places = [_overlap(i * side, start, stop) for i, (start, stop, _) in zip(index, bounds, strict=True)]
-            part = self._tile(index)[tuple(inside for _, inside in places)]
-            corners = [corner for corner, _ in places]
-            block[tuple(slice(at, at + size) for at, size in zip(corners, part.shape, strict=True))] = part
+        images: dict[_Index, list[_Index]] = {}  # of each tile that has to be computed
+        if block.size:
+            for index in product(*(range(start // side, -(-stop // side)) for start, stop, _ in bounds)):
+                images.setdefault(self._canonical(index), []).append(index)
+
+        def fill(canonical: _Index) -> None:
+            tile = self._tile(canonical)
+            for index in images[canonical]:
+                places = [_overlap(i * side, start, stop) for i, (start, stop, _) in zip(index, bounds, strict=True)]
+                part = tile.transpose(_order_of(index, canonical))[tuple(inside for _, inside in places)]
+                corners = [corner for corner, _ in places]
+                block[tuple(slice(at, at + size) for at, size in zip(corners, part.shape, strict=True))] = part
+
+        with one_blas_thread() as threads:
+            _for_each(fill, images, threads if self.function.built_in else 1)
         check_finite(block, f"function {self.function.name}", [start for start, _, _ in bounds])
         return block
 
@@ -89,10 +108,56 @@ class FunctionTensor:
         """
         return self.block(*(slice(None) for _ in self.points))
 
-    def _tile(self, index: tuple[int, ...]) -> FloatArray:
+    @property
+    def _mirrored(self) -> bool:
+        """Whether the entries are the same in any order of their indices."""
+        return self.function.symmetric and all(each is self.points[0] for each in self.points)
+
+    def _canonical(self, index: _Index) -> _Index:
+        """The tile that has to be computed for one: that with its indices in order, if all orders are the same."""
+        return tuple(sorted(index)) if self._mirrored else index
+
+    def _tile(self, index: _Index) -> FloatArray:
         """The tile with the given index in each mode."""
         side = tile_side(len(index))
-        return self.function(*(x[i * side : (i + 1) * side] for i, x in zip(index, self.points, strict=True)))
+        held: dict[tuple[int, int], FloatArray] = {}  # equal points in one array: how products are made depends on that
+        for i, x in zip(index, self.points, strict=True):
+            held.setdefault((id(x), i), x[i * side : (i + 1) * side])
+        tile = self.function(*(held[id(x), i] for i, x in zip(index, self.points, strict=True)))
+        return _symmetrised(tile, index) if self._mirrored and len(held) < len(index) else tile
+
+
+def _for_each(do: Callable[[_Index], None], indices: Iterable[_Index], threads: int) -> None:
+    """Call a function with each, some at a time."""
+    indices = list(indices)
+    if threads == 1 or len(indices) < 2:
+        for index in indices:
+            do(index)
+        return
+    with ThreadPoolExecutor(min(threads, len(indices))) as pool:
+        for _ in pool.map(do, indices):  # raises what was raised there
+            pass
+
+
+def _order_of(index: _Index, canonical: _Index) -> list[int]:
+    """Axes of the canonical tile in the order that makes them those of another one."""
+    ranks = np.argsort(np.argsort(index, kind="stable"), kind="stable")
+    return list(range(len(index))) if index == canonical else [int(rank) for rank in ranks]
+
+
+def _symmetrised(tile: FloatArray, index: _Index) -> FloatArray:
+    """A tile with the entry whose indices are in order in place of those in any other, among modes of one index."""
+    return tile.ravel().take(_in_order(tile.shape, tuple(map(index.index, index))))
+
+
+@lru_cache(maxsize=16)
+def _in_order(shape: tuple[int, ...], alike: _Index) -> npt.NDArray[np.intp]:
+    """For each entry the place of the one with the same indices in order, among modes that are alike."""
+    places = np.indices(shape, dtype=np.intp)
+    for mode in set(alike):
+        modes = [k for k, other in enumerate(alike) if other == mode]
+        places[modes] = np.sort(places[modes], axis=0)
+    return np.asarray(np.ravel_multi_index(tuple(places), shape))
 
 
 def _overlap(origin: int, start: int, stop: int) -> tuple[int, slice]:

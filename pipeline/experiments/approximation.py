@@ -323,7 +323,7 @@ RANK_WITHIN_SIZE = Constraint(
 APPROXIMATION = Experiment(
     name="approximation",
     summary="relative max-norm error of rank-r approximations",
-    revision=5,
+    revision=6,
     axes=(
         FUNCTION,
         SAMPLING,

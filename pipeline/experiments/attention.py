@@ -190,7 +190,7 @@ _BOUNDED = [name for name, sampling in SAMPLINGS.items() if sampling.domain in (
 ATTENTION = Experiment(
     name="attention",
     summary="error of attention's output under rank-r approximations of its matrix",
-    revision=1,
+    revision=2,
     axes=(
         SAMPLING,
         DIMENSION,

@@ -244,7 +244,7 @@ def _get_method(name: str) -> Any:
 EPSILON_RANK = Experiment(
     name="epsilon_rank",
     summary="smallest rank that meets a tolerance in every entry",
-    revision=2,
+    revision=3,
     axes=(
         FUNCTION,
         SAMPLING,

@@ -1,5 +1,6 @@
 """Function-generated matrices: blocks, symmetry, and what is refused."""
 
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import cache
 
@@ -7,12 +8,15 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from threadpoolctl import threadpool_info, threadpool_limits
 
+from pipeline import sampling as sampling_of_points
+from pipeline import tensor
 from pipeline.errors import InputError
 from pipeline.functions import BUILT_IN, get_function
 from pipeline.matrix import FunctionMatrix, function_matrix
 from pipeline.sampling import SAMPLINGS
-from pipeline.tensor import tile_side
+from pipeline.tensor import sample_points, tile_side
 
 TILE = tile_side(2)
 N = 2 * TILE + 40
@@ -63,7 +67,7 @@ def test_entries_belong_to_their_pair_of_points(case):
         assert values[i, j] == pytest.approx(alone, rel=1e-12)
 
 
-@pytest.mark.parametrize("m", [2, 20])
+@pytest.mark.parametrize("m", [2, 20, 100])
 @pytest.mark.parametrize("sampling", ["ball-symmetric", "sphere-symmetric"])
 @pytest.mark.parametrize("function", [name for name in FUNCTIONS if BUILT_IN[name].symmetric])
 def test_symmetric_draw_gives_an_exactly_symmetric_matrix(function, sampling, m):
@@ -71,6 +75,41 @@ def test_symmetric_draw_gives_an_exactly_symmetric_matrix(function, sampling, m)
     values = matrix.to_numpy()
     assert values.tobytes() == values.T.tobytes()
     assert matrix.x is matrix.y
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+@pytest.mark.parametrize("sampling", ["gaussian-independent", "cube-symmetric"])
+def test_entries_are_the_same_bits_at_any_number_of_threads(function, sampling):
+    """OpenBLAS cuts long inner products in other places when several threads share them."""
+    points = tuple(0.1 * each for each in sample_points(sampling, 600, TILE + 30, 0, 2))  # so that none overflows
+    if sampling.endswith("symmetric"):
+        points = points[:1] * 2
+    made = []
+    for threads in (1, 2, 3):
+        with threadpool_limits(threads):
+            made.append(FunctionMatrix(get_function(function), points).to_numpy())
+    assert made[0].tobytes() == made[1].tobytes() == made[2].tobytes()
+
+
+def test_blocks_made_by_several_threads_at_once_are_those_made_alone_and_leave_the_number_of_threads():
+    matrix = function_matrix("exponential", "ball-symmetric", 600, N)
+    rows = [slice(start, start + 90) for start in range(0, N, 90)]
+    with threadpool_limits(2):
+        alone = matrix.to_numpy()
+        with ThreadPoolExecutor(3) as pool:
+            found = list(pool.map(lambda each: matrix.block(each, slice(None)), rows * 3))
+        assert {each["num_threads"] for each in threadpool_info() if each["user_api"] == "blas"} == {2}
+    assert np.concatenate(found[: len(rows)]).tobytes() == alone.tobytes()
+    assert np.concatenate(found[-len(rows) :]).tobytes() == alone.tobytes()
+
+
+@pytest.mark.parametrize("function", ["exponential", "inner_product", "attention"])
+@pytest.mark.parametrize("sampling", ["ball-independent", "ball-symmetric"])
+def test_points_that_are_drawn_where_they_are_used_give_the_same_bits(monkeypatch, function, sampling):
+    held = function_matrix(function, sampling, 100, N).to_numpy()
+    monkeypatch.setattr(tensor, "HELD_BYTES", 0)
+    monkeypatch.setattr(sampling_of_points, "HELD_BYTES", 0)
+    assert function_matrix(function, sampling, 100, N).to_numpy().tobytes() == held.tobytes()
 
 
 @pytest.mark.parametrize("sampling", ["ball-independent", "sphere-independent"])
