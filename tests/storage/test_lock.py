@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+from pathlib import Path
 
 import pytest
 
@@ -65,7 +66,7 @@ def test_reserved_store_is_written_by_one_writer_of_its_process_and_by_no_other_
 
 def assert_locked(store) -> None:
     """The operating system gives the lock to nobody else, whether of this process or another."""
-    with open(f"{store}.lock", "r+") as file, pytest.raises(BlockingIOError):
+    with Path(f"{store}.lock").open("r+") as file, pytest.raises(BlockingIOError):
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
