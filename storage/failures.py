@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
+from storage.grid_files import values_at
 from storage.results import open_results
 from storage.schema import Status
 
@@ -56,11 +57,9 @@ def grouped_failures(ds: xr.Dataset) -> list[FailureGroup]:
 
 def _failed(ds: xr.Dataset) -> Iterator[tuple[str, str]]:
     """Labels and message of each failed cell."""
-    failed = np.argwhere(ds["status"].values == Status.FAILED)
+    failed = np.flatnonzero(ds["status"].values == Status.FAILED)
     if not len(failed):
         return
-    labels = {str(axis): ds[axis].values.tolist() for axis in ds["status"].dims}
-    messages = ds["message"].values
-    for cell in failed:
-        named = (f"{axis}={values[i]}" for (axis, values), i in zip(labels.items(), cell, strict=True))
-        yield ", ".join(named), str(messages[tuple(cell)])
+    axes = ds["status"].dims
+    for *labels, message in zip(*(values_at(ds, name, failed) for name in (*axes, "message")), strict=True):
+        yield ", ".join(f"{axis}={label}" for axis, label in zip(axes, labels, strict=True)), str(message)

@@ -50,6 +50,9 @@ def open_results(path: str | Path) -> xr.Dataset:
     if ":" not in str(document.attributes.get("experiment")):  # a user's own is not needed here
         experiment_of(location, document)
     dataset = xr.open_zarr(document.verified(location), chunks=None)
+    dataset["status"].attrs["flag_values"] = np.array(
+        list(Status), dtype=np.int8
+    )  # JSON has no types, and CF wants one
     ordered: xr.Dataset = dataset.sortby([axis for axis in document.labels if dataset[axis].dtype.kind in "if"])
     return ordered
 

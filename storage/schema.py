@@ -16,8 +16,8 @@ from pipeline.experiment import Experiment, Label
 FORMAT = 2  # 1, of epsweep 0.2.0 and before: no checksums, which its chunks never get
 _CHUNK_CELLS = 8192
 _CHUNK_LABELS = 1024
-_TEXT: Any = VariableLengthUTF8()
-_COORDINATES: Mapping[type, Any] = {str: _TEXT, int: "int64", float: "float64"}
+TEXT: Any = VariableLengthUTF8()
+_COORDINATES: Mapping[type, Any] = {str: TEXT, int: "int64", float: "float64"}
 _COMPRESSORS: Any = (ZstdCodec(), Crc32cCodec())  # a chunk that was changed is found when it is read
 
 
@@ -83,7 +83,7 @@ def create_arrays(group: zarr.Group, experiment: Experiment, labels: Mapping[str
     group.create_array("status", dtype="int8", fill_value=0, attributes=meanings, **common)
     group.create_array(
         "message",
-        dtype=_TEXT,
+        dtype=TEXT,
         fill_value="",
         attributes={"long_name": "why a failed cell failed"},
         **common,

@@ -1,5 +1,7 @@
 """Medians need all their trials; exports keep every value."""
 
+import tracemalloc
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,7 +9,7 @@ import xarray as xr
 
 from pipeline.errors import StoreError
 from pipeline.experiment import Outcome
-from storage import Status, export, failure_groups, failures, grouped_failures, median_curves, open_results
+from storage import Status, Writer, export, failure_groups, failures, grouped_failures, median_curves, open_results
 from tests.storage.test_results import fill, sweep, synthetic
 
 
@@ -139,3 +141,117 @@ def test_exported_grid_is_a_store_of_its_own(store, tmp_path):
     export(open_results(store), tmp_path / "copy.zarr")
     assert failures(tmp_path / "copy.zarr") == failures(store)
     assert fill(tmp_path / "copy.zarr", sweep()) == 3
+
+
+@pytest.fixture(scope="module")
+def sparse(tmp_path_factory):
+    """A store of 40 cells, of which one failed, in a box of 640,000 that has labels without any cell beside."""
+    labels = str(list(range(41, 81)))
+    sizes = {"m": labels, "n": labels, "r": labels, "seeds": str(list(range(10)))}
+    spec = sweep(**sizes, method="[svd]", where="m == n and n == r and seed == (m - 41) % 10")
+    path = tmp_path_factory.mktemp("sparse") / "s.zarr"
+    with Writer.open(path, spec) as writer:
+        cells = np.argwhere(spec.wanted)
+        cells = cells[cells[:, 2] != 7]  # m = 48 is not computed
+        writer.write(cells, [sparsely(spec.case(cell)) for cell in cells])
+    return path
+
+
+def sparsely(case):
+    return synthetic(case) if case["m"] != 50 else Outcome(None, "ValueError: not at m = 50")
+
+
+@pytest.mark.parametrize("ending", ["nc", "zarr", "csv", "parquet"])
+def test_export_of_few_cells_in_a_large_box_is_small_in_the_file_and_in_memory(sparse, tmp_path, ending):
+    target = tmp_path / f"x.{ending}"
+    ds = open_results(sparse)
+    ds["status"].load()
+    tracemalloc.start()
+    assert export(ds, target) == 38
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 32e6  # a variable over the box has 5 MB, and there are nine
+    size = sum(path.stat().st_size for path in [target, *target.rglob("*")] if path.is_file())
+    assert size < 1e6
+    if ending in ("nc", "zarr"):
+        with xr.open_dataset(target) if ending == "nc" else xr.open_zarr(target) as copy:
+            assert copy.sizes["m"] == copy.sizes["n"] == 39
+            assert 48 not in copy["m"]
+            cell = copy.sel(m=60, n=60, r=60, seed=9).squeeze()
+            assert (cell["epsilon"], cell["iterations"], cell["status"]) == (60e6 + 60e3 + 60 + 0.9 + 0.03, 60, 1)
+            assert copy.sel(m=50, n=50, r=50, seed=9).squeeze()["message"] == "ValueError: not at m = 50"
+            assert np.isnan(copy["epsilon"].sel(m=60, n=61)).all()
+            assert (copy["iterations"].sel(m=60, n=61) == -1).all()
+            assert int((copy["status"] == Status.DONE).sum()) == 38
+    else:
+        frame = pd.read_parquet(target) if ending == "parquet" else pd.read_csv(target)
+        assert len(frame) == 39
+        assert frame.loc[frame["m"] == 60, "epsilon"].item() == 60e6 + 60e3 + 60 + 0.9 + 0.03
+
+
+@pytest.mark.parametrize("change", ["selected", "transposed", "unsorted", "loaded", "nothing done", "one cell"])
+@pytest.mark.parametrize("ending", ["nc", "zarr", "csv", "parquet"])
+def test_exports_of_what_became_of_a_store_agree_with_it(store, tmp_path, ending, change):
+    ds, target = open_results(store), tmp_path / f"x.{ending}"
+    ds = {
+        "selected": lambda: ds.sel(m=5, function="gaussian"),
+        "transposed": lambda: ds.transpose(..., "m"),
+        "unsorted": lambda: ds.isel(m=[1, 0], seed=[2, 0, 1]),
+        "loaded": ds.load,
+        "nothing done": lambda: ds.isel(m=[0], r=[1]),
+        "one cell": lambda: ds.isel(dict.fromkeys(ds["status"].dims, -1)),
+    }[change]()
+    there = ds["status"].isin([Status.DONE, Status.FAILED])
+    assert export(ds, target) == int((ds["status"] == Status.DONE).sum())
+    if ending in ("nc", "zarr"):
+        with xr.open_dataset(target) if ending == "nc" else xr.open_zarr(target) as copy:
+            assert copy["status"].dims == ds["status"].dims
+            for name in ds.variables:
+                np.testing.assert_array_equal(copy[name].values.tolist(), ds[name].values.tolist())
+                assert ds[name].dtype.kind == "T" or copy[name].dtype == ds[name].dtype
+    else:
+        frame = pd.read_parquet(target) if ending == "parquet" else pd.read_csv(target)
+        assert len(frame) == int(there.sum())
+        np.testing.assert_array_equal(
+            frame["epsilon"].to_numpy(dtype=float), ds["epsilon"].values[there.values].astype(float)
+        )
+        assert {"m", "function", "message"} <= set(frame)
+
+
+def test_flags_have_the_type_of_the_status_in_netcdf_of_ours_and_of_users(store, tmp_path):
+    export(open_results(store), tmp_path / "ours.nc")
+    open_results(store).drop_vars("message").assign_coords(function=[0], sampling=[0], method=[0]).to_netcdf(
+        tmp_path / "users.nc"
+    )
+    export(open_results(store), tmp_path / "copy.zarr")
+    export(open_results(tmp_path / "copy.zarr"), tmp_path / "again.nc")
+    for name in ("ours", "users", "again"):
+        with xr.open_dataset(tmp_path / f"{name}.nc") as copy:
+            assert copy["status"].dtype == copy["status"].attrs["flag_values"].dtype == np.int8
+
+
+def test_export_makes_its_folder_appears_whole_and_is_refused_in_one_line(store, tmp_path, monkeypatch):
+    ds = open_results(store)
+    assert export(ds, tmp_path / "new" / "deep" / "x.nc") == 7
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder.csv").mkdir()
+    for target, reason in {
+        tmp_path / "file" / "x.csv": "cannot be written",
+        tmp_path / "folder.csv": r"cannot be written \(Is a directory\)",
+        "/proc/none/x.parquet": "cannot be written",
+        "s3://bucket/x.zarr": "is a URL; give a local path",
+    }.items():
+        with pytest.raises(StoreError, match=reason) as refused:
+            export(ds, target)
+        assert "\n" not in str(refused.value)
+
+    def full(*_, **__):
+        raise RuntimeError("NetCDF: HDF error")
+
+    before = (tmp_path / "new/deep/x.nc").read_bytes()
+    monkeypatch.setattr("storage.grid_files._fill", full)
+    for ending in ("nc", "zarr"):
+        with pytest.raises(StoreError, match=r"cannot be written \(NetCDF: HDF error\)"):
+            export(ds, tmp_path / "new" / "deep" / f"x.{ending}")
+    assert [path.name for path in (tmp_path / "new" / "deep").iterdir()] == ["x.nc"]
+    assert (tmp_path / "new/deep/x.nc").read_bytes() == before
