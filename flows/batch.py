@@ -22,6 +22,7 @@ from prefect.task_engine import run_task_sync
 from pydantic import BaseModel
 from threadpoolctl import threadpool_limits
 
+from flows.environment import keep_off_proxies
 from flows.handover import HandOver
 from pipeline.errors import InputError
 from pipeline.experiment import Case, Experiment, Outcome, Spread, describe
@@ -201,6 +202,7 @@ def _unpack(context: bytes) -> tuple[SettingsContext, SyncClientContext, dict[st
     """What the batches of a flow run share in a worker process, to its end: the client is never closed."""
     others = loads(context)
     with SettingsContext(**others.pop("settings_context")) as settings:
+        keep_off_proxies(settings.settings.api.url or "")  # of a worker that was started elsewhere
         return settings, SyncClientContext().__enter__(), others
 
 

@@ -1,9 +1,7 @@
 """The environment of Prefect in this process and in those that it starts: a home, no proxies on loopback, few words."""
 
-import ipaddress
 import logging
 import os
-import socket
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +9,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
+
+from pipeline.loopback import on_loopback
 
 CLIENT_SETTINGS = {
     "DO_NOT_TRACK": "1",
@@ -25,7 +25,7 @@ QUIET = CLIENT_SETTINGS | {
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
     "PREFECT_LOGGING_INTERNAL_LEVEL": "CRITICAL",
 }
-_NO_HOME = "/nonexistent"  # as Debian writes it
+_NO_HOME = "/dev/null"  # below which nothing is or can be made
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _SCHEMES = ("http://", "https://", "all://")
 
@@ -60,21 +60,10 @@ def keep_off_proxies(url: str = "") -> None:
     _bypass(*_LOOPBACK)
     if not _httpx_takes_proxies():
         _bypass(dropped="[]")  # of an entry such as [::1], which it cannot read
-    if _on_loopback(url):
+    if on_loopback(url):
         _bypass(str(urlsplit(url).hostname))
         if not _httpx_takes_proxies():
             _bypass(*_SCHEMES)
-
-
-def _on_loopback(url: str) -> bool:
-    """Whether the host of a URL, by name or address, is this machine's loopback."""
-    try:
-        host = urlsplit(url).hostname
-        found = socket.getaddrinfo(host, None) if host else []
-    except (OSError, ValueError):
-        return False
-    addresses = [ipaddress.ip_address(str(each[4][0]).partition("%")[0]) for each in found]
-    return bool(addresses) and all(each.is_loopback or each.is_unspecified for each in addresses)
 
 
 def _bypass(*entries: str, dropped: str = "") -> None:

@@ -64,6 +64,14 @@ def _complaint(error: Exception) -> str:
     return f"its settings cannot be used ({reason}); mend {', '.join(where)}"
 
 
+def place_of_url() -> str:
+    """Where the URL of the server is configured, if that is not a variable."""
+    if os.environ.get("PREFECT_API_URL"):
+        return ""
+    named = [str(path) for path in _files() if "url" in path.read_text(encoding="utf-8").lower()]
+    return f" in {' or '.join(named)}" if named else ""
+
+
 def _variables() -> list[str]:
     """Names of the variables that the user has set for Prefect."""
     ours = QUIET.items()

@@ -24,7 +24,7 @@ from filelock import FileLock
 from platformdirs import user_data_path
 
 from flows.environment import CLIENT_SETTINGS, keep_off_proxies, variables
-from flows.prefect_settings import current_settings
+from flows.prefect_settings import current_settings, place_of_url
 from pipeline.errors import EpsweepError, InputError, one_line, without_secrets
 
 _ANSWER_SECONDS = 10
@@ -137,7 +137,7 @@ def _check_health(url: str) -> None:
             ) from error
         raise InputError(
             f"Prefect: the configured server {shown} does not answer ({_reason(error)}); start it, or unset "
-            "PREFECT_API_URL"
+            f"PREFECT_API_URL{place_of_url()}"
         ) from error
 
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from functools import cache, cached_property
 from typing import Any
 from urllib.parse import urlsplit
+from urllib.request import getproxies_environment
 
 import botocore.session
 from botocore import exceptions as boto
@@ -18,6 +19,7 @@ from zarr.core.sync import sync
 from zarr.storage import FsspecStore
 
 from pipeline.errors import StoreError, one_line, shown
+from pipeline.loopback import on_loopback
 from storage.lease import RENEWAL_SECONDS, RENEWALS, lease
 from storage.location import ROOT, Confirm, Location
 
@@ -187,7 +189,16 @@ def _settings() -> frozenset[tuple[str, str]]:
 @cache
 def _client(settings: frozenset[tuple[str, str]]) -> Any:
     """One client for each environment; botocore reads that, the profile it names, or what the machine provides."""
-    return botocore.session.Session().create_client("s3", config=Config(**_CONNECTION))
+    session = botocore.session.Session()
+    client = session.create_client("s3", config=Config(**_CONNECTION))
+    if not getproxies_environment():
+        return client
+    return session.create_client("s3", config=Config(**_connection(client.meta.endpoint_url)))
+
+
+def _connection(endpoint: str) -> dict[str, Any]:
+    """How to connect: to this machine's loopback without the proxies of the environment."""
+    return _CONNECTION | ({"proxies": {}} if on_loopback(endpoint) else {})
 
 
 @cache
@@ -197,7 +208,7 @@ def _filesystem(endpoint: str, settings: frozenset[tuple[str, str]]) -> S3FileSy
         asynchronous=True,
         skip_instance_cache=True,
         endpoint_url=endpoint,
-        config_kwargs=_CONNECTION,
+        config_kwargs=_connection(endpoint),
         use_listings_cache=False,
         max_concurrency=1,  # more would ask for the size of an object before each read
     )
