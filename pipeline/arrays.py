@@ -1,19 +1,23 @@
 """Array types and the interface of a matrix that is made where it is needed."""
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
+from typing_extensions import TypeAliasType  # of typing from Python 3.12 on; signatures show its name
 
 from pipeline.containers import REAL, plain_array
 from pipeline.errors import InputError, one_line, shown
 
-FloatArray: TypeAlias = npt.NDArray[np.float64]
-RealArray: TypeAlias = npt.NDArray[Any]
+FloatArray = TypeAliasType("FloatArray", npt.NDArray[np.float64])
+RealArray = TypeAliasType("RealArray", npt.NDArray[Any])
 """Single or double precision."""
 
 _LARGEST = 1e300
+_CONVERTED_BYTES = 2 * 2**30  # the most that numpy.asarray makes of an array in blocks
 SINGLE_RESOLVES = 1e-3
 """Relative errors below this are pursued in double precision."""
 ROUNDING_LEVEL = 16 * float(np.finfo(np.float64).eps)
@@ -37,6 +41,83 @@ class BlockMatrix(Protocol):
 
 
 Matrix: TypeAlias = FloatArray | BlockMatrix
+MatrixLike = TypeAliasType("MatrixLike", npt.ArrayLike | BlockMatrix)
+"""A matrix in any container: array, lists, data frame, FunctionMatrix, FileMatrix."""
+
+
+class BlockArray:
+    """An array whose entries are made or read when they are asked for, with what NumPy's own ones say of themselves."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Length of each mode."""
+        raise NotImplementedError
+
+    def block(self, *ranges: slice) -> RealArray:
+        """Entries of a contiguous range of every mode."""
+        raise NotImplementedError
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the entries."""
+        return np.dtype(np.float64)
+
+    @property
+    def ndim(self) -> int:
+        """Number of modes."""
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        """Number of entries."""
+        return math.prod(self.shape)
+
+    @property
+    def T(self) -> "BlockArray":  # noqa: N802 (NumPy's name)
+        """The transpose, with the modes in reverse order, in blocks as well."""
+        return TransposedArray(self)
+
+    def to_numpy(self) -> RealArray:
+        """All entries."""
+        return self.block(*(slice(None) for _ in self.shape))
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[Any]:
+        """All entries, for `numpy.asarray`; InputError where they are too many to be made by the way."""
+        if copy is False:
+            raise ValueError("its entries are made when they are asked for; leave copy=False out")
+        if self.dtype.itemsize * self.size > _CONVERTED_BYTES:
+            raise InputError(
+                f"array: {' × '.join(map(str, self.shape))} entries take {self.dtype.itemsize * self.size / 2**30:.3g} "
+                f"GiB; ask for parts by block({', '.join(['slice(0, 100)'] * self.ndim)}), or for all by to_numpy()"
+            )
+        return self.to_numpy().astype(dtype or self.dtype, copy=False)
+
+
+@dataclass(frozen=True, repr=False)
+class TransposedArray(BlockArray):
+    """The transpose of an array in blocks, with the modes in reverse order."""
+
+    original: BlockArray
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Length of each mode."""
+        return self.original.shape[::-1]
+
+    @property
+    def T(self) -> BlockArray:  # noqa: N802 (NumPy's name)
+        """The array itself."""
+        return self.original
+
+    def block(self, *ranges: slice) -> RealArray:
+        """Entries of a contiguous range of every mode."""
+        return self.original.block(*ranges[::-1]).T
+
+    def __repr__(self) -> str:
+        return f"{self.original!r}.T"
 
 
 def entries_of(matrix: Matrix, rows: slice, cols: slice) -> FloatArray:
@@ -56,7 +137,7 @@ def row_panels(matrix: RealArray) -> list[slice]:
     return [slice(start, min(start + step, len(matrix))) for start in range(0, len(matrix), step)]
 
 
-def as_matrix(values: npt.ArrayLike | BlockMatrix, name: str = "matrix") -> FloatArray:
+def as_matrix(values: MatrixLike, name: str = "matrix") -> FloatArray:
     """Convert to a two-dimensional float64 array of finite entries.
 
     Raises

@@ -4,10 +4,9 @@ import math
 from typing import Annotated, Literal
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipeline.arrays import BlockMatrix, FloatArray, as_matrix
+from pipeline.arrays import FloatArray, MatrixLike, as_matrix
 from pipeline.errors import InputError
 from pipeline.hadamard_bounds import Certificate, HadamardPolynomial, by_welch_bound, promising
 from pipeline.svd import Decomposition, Decompositions, SVDSettings, lapack_svd
@@ -99,7 +98,7 @@ def tail_bound(decomposition: Decomposition, rank: int) -> float:
     return math.nextafter(max(0.0, tail * (1 - _ROUNDING)) / math.sqrt(n1 * n2) * largest, 0.0)
 
 
-def lower_bound(matrix: npt.ArrayLike | BlockMatrix, rank: int, bound: Literal["best", "tail"] = "best") -> float:
+def lower_bound(matrix: MatrixLike, rank: int, bound: Literal["best", "tail"] = "best") -> float:
     """Certified lower bound of min max|F − G| over all G of rank at most r.
 
     Parameters

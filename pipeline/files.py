@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.arrays import FloatArray, check_finite
+from pipeline.arrays import BlockArray, FloatArray, check_finite
 from pipeline.errors import InputError, one_line
 from pipeline.passes import STORED_BYTES
 
@@ -127,7 +127,7 @@ class FileRecipe:
 
 
 @dataclass(frozen=True)
-class FileMatrix:
+class FileMatrix(BlockArray):
     """A matrix, or a tensor of higher order, of which only the blocks in use are read.
 
     Attributes
@@ -188,10 +188,6 @@ class FileMatrix:
         starts = [each.indices(n)[0] for each, n in zip(ranges, self.shape, strict=True)]
         check_finite(block, f"file {one_line(self.path)}", starts)
         return block
-
-    def to_numpy(self) -> FloatArray:
-        """All entries."""
-        return self.block(*(slice(None) for _ in self.shape))
 
 
 def find_file(name: str, folder: Path) -> str:

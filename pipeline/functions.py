@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from typing_extensions import TypeAliasType
 
 from pipeline import formulas
 from pipeline.arrays import FloatArray
@@ -18,6 +19,8 @@ from pipeline.errors import InputError, one_line, shown
 from pipeline.failure import failure_of, stops
 from pipeline.formulas import EntryFunction, exp_of_minus, of_distance, of_product
 
+FunctionLike = TypeAliasType("FunctionLike", "str | Mapping[str, object] | EntryFunction | GeneratingFunction")
+"""A name, a mapping of name and parameters, or a function of points."""
 _LARGEST = 1e15  # of a parameter: integers up to here are exact
 _MOST_CHARACTERS = 100  # of a parameter
 _WITH_PARAMETERS = re.compile(r"(?P<name>[^()]+)\((?P<parameters>[^()]*)\)")
@@ -343,9 +346,40 @@ def get_function(name: str) -> GeneratingFunction:
     entries = imported("function", name)
     if not callable(entries):
         raise InputError(f"function: {shown(name)} is a {type(entries).__name__}; name a function f(X, Y)")
+    return _of_callable(entries, attribute, module_name, name)
+
+
+def as_function(function: object) -> GeneratingFunction:
+    """Generating function of a name, a mapping of its name and parameters, or a callable of two or more point sets.
+
+    Raises
+    ------
+    InputError
+        If it is none of these, or not known.
+    """
+    if isinstance(function, GeneratingFunction):
+        return function
+    if isinstance(function, str):
+        return get_function(function)
+    if isinstance(function, Mapping) and isinstance(name := function.get("name"), str):
+        parameters = {str(key): value for key, value in function.items() if key != "name"}
+        try:
+            return get_function(label_of(name, parameters))
+        except InputError as error:
+            raise InputError(f"function: {str(error).removeprefix('function: ')}") from error
+    if callable(function):
+        name = getattr(function, "__qualname__", type(function).__qualname__).rpartition(".")[2]
+        return _of_callable(function, name, str(getattr(function, "__module__", "")))
+    raise InputError(
+        f"function: {shown(function)} is neither a name, nor {{'name': 'gaussian', 'scale': 2}}, nor a function f(X, Y)"
+    )
+
+
+def _of_callable(entries: EntryFunction, name: str, source: str, label: str = "") -> GeneratingFunction:
+    """A user's own function."""
     order = _order(entries)
     arguments = ", ".join(["X", "Y", "Z"][:order] if order <= 3 else [f"X{k + 1}" for k in range(order)])
-    return GeneratingFunction(name, f"{attribute}({arguments})", module_name, entries, symmetric=False, order=order)
+    return GeneratingFunction(label or name, f"{name}({arguments})", source, entries, symmetric=False, order=order)
 
 
 def imported(field: str, name: str) -> Any:

@@ -6,12 +6,12 @@ import numpy as np
 
 from pipeline.arrays import FloatArray
 from pipeline.errors import InputError
-from pipeline.functions import GeneratingFunction, get_function
+from pipeline.functions import FunctionLike, as_function
 from pipeline.sampling import SampledPoints, Sampling
 from pipeline.tensor import FunctionTensor, TensorRecipe, sample_points
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class FunctionMatrix(FunctionTensor):
     """The n × n matrix of a generating function on sampled points.
 
@@ -74,15 +74,14 @@ class MatrixRecipe(TensorRecipe):
         return function_matrix(self.function, self.sampling, self.m, self.n, self.seed)
 
 
-def function_matrix(
-    function: str | GeneratingFunction, sampling: str | Sampling, m: int, n: int, seed: int = 0
-) -> FunctionMatrix:
+def function_matrix(function: FunctionLike, sampling: str | Sampling, m: int, n: int, seed: int = 0) -> FunctionMatrix:
     """Make the function-generated matrix of a sampled dataset.
 
     Parameters
     ----------
-    function : str or GeneratingFunction
-        A built-in name or ``module:name``.
+    function : str, mapping, callable or GeneratingFunction
+        A built-in name or ``module:name``; with parameters ``{"name": "gaussian", "scale": 2}``; or a function of row
+        points, shape (n, m), and column points, shape (n, m), that returns the entries, shape (n, n).
     sampling : str or Sampling
         A sampling scheme, such as ``"ball-independent"``.
     m : int
@@ -106,8 +105,10 @@ def function_matrix(
     >>> F = function_matrix("exponential", "ball-symmetric", m=10, n=500, seed=0)
     >>> F.shape, float(F.block(slice(0, 1), slice(0, 1))[0, 0])
     ((500, 500), 1.0)
+    >>> function_matrix(lambda X, Y: 1 / (1 + X @ Y.T), "ball-independent", m=10, n=500)
+    FunctionMatrix(<lambda>, 500 × 500, m = 10)
     """
-    function = get_function(function) if isinstance(function, str) else function
+    function = as_function(function)
     if function.order != 2:
         raise InputError(f"function: {function.name} makes tensors of order {function.order}; use function_tensor")
     return FunctionMatrix(function, sample_points(sampling, m, n, seed, 2))

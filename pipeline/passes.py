@@ -293,6 +293,20 @@ def largest_residual(
     return Piece(no_columns(rows), largest=float(np.max(found)))
 
 
+def largest_residual_and_entry(
+    matrix: Matrix, rows: slice, shared: tuple[FloatArray, ...], by_rows: tuple[FloatArray, ...]
+) -> Piece:
+    """Kernel of max |F − left @ right.T|, and in rows of max |F|: both in one pass, because entries may be dear."""
+    (right,), (left,) = shared, by_rows
+    found, norms = [], np.zeros((rows.stop - rows.start, 1))
+    for within, cols, entries in tiles(matrix, rows):
+        norms[within] = np.maximum(norms[within], _max_abs(entries))
+        residual = left[within] @ right[cols].T
+        residual -= entries
+        found.append(_max_abs(residual))
+    return Piece(norms, largest=float(np.max(found)))
+
+
 def largest_asymmetry(
     matrix: Matrix, rows: slice, shared: tuple[RealArray, ...], by_rows: tuple[RealArray, ...]
 ) -> Piece:
@@ -329,6 +343,12 @@ def max_error(matrix: Matrix | Passes, left: FloatArray, right: FloatArray) -> f
     right : ndarray of shape (n2, r)
     """
     return as_passes(matrix).run(largest_residual, [right], [left]).largest
+
+
+def max_error_and_norm(matrix: Matrix | Passes, left: FloatArray, right: FloatArray) -> tuple[float, float]:
+    """Return max |F − left @ right.T|, as `max_error` does, and max |F|."""
+    piece = as_passes(matrix).run(largest_residual_and_entry, [right], [left])
+    return piece.largest, float(piece.rows.max())
 
 
 def no_columns(rows: slice) -> FloatArray:

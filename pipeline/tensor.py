@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
 from typing import TypeAlias
@@ -10,10 +10,10 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.arrays import FloatArray, check_finite
+from pipeline.arrays import BlockArray, FloatArray, check_finite
 from pipeline.blas import one_blas_thread
-from pipeline.errors import InputError
-from pipeline.functions import GeneratingFunction, get_function
+from pipeline.errors import InputError, shown
+from pipeline.functions import FunctionLike, GeneratingFunction, as_function
 from pipeline.sampling import HELD_BYTES, SampledPoints, Sampling, get_sampling
 
 _TILES = {2: 256, 3: 64, 4: 32}  # entries are always computed in whole tiles, so a block's size never changes a value
@@ -26,8 +26,8 @@ def tile_side(order: int) -> int:
     return _TILES.get(order, _SMALLEST_TILE)
 
 
-@dataclass(frozen=True)
-class FunctionTensor:
+@dataclass(frozen=True, repr=False)
+class FunctionTensor(BlockArray):
     """The n × … × n tensor of a generating function on sampled points.
 
     Entries are computed when asked for, in whole tiles by one thread each: an entry of a built-in function has the same
@@ -43,17 +43,12 @@ class FunctionTensor:
     """
 
     function: GeneratingFunction
-    points: tuple[FloatArray | SampledPoints, ...] = field(repr=False)
+    points: tuple[FloatArray | SampledPoints, ...]
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Length of each mode."""
         return tuple(map(len, self.points))
-
-    @property
-    def dtype(self) -> np.dtype[np.float64]:
-        """Type of the entries."""
-        return np.dtype(np.float64)
 
     def block(self, *ranges: slice) -> FloatArray:
         """Compute the entries of a contiguous range of every mode.
@@ -98,15 +93,9 @@ class FunctionTensor:
         check_finite(block, f"function {self.function.name}", [start for start, _, _ in bounds])
         return block
 
-    def to_numpy(self) -> FloatArray:
-        """Compute the whole tensor.
-
-        Raises
-        ------
-        InputError
-            If an entry is NaN or infinite.
-        """
-        return self.block(*(slice(None) for _ in self.points))
+    def __repr__(self) -> str:
+        sides = " × ".join(map(str, self.shape))
+        return f"{type(self).__name__}({self.function.name}, {sides}, m = {self.points[0].shape[1]})"
 
     @property
     def _mirrored(self) -> bool:
@@ -165,15 +154,14 @@ def _overlap(origin: int, start: int, stop: int) -> tuple[int, slice]:
     return max(origin - start, 0), slice(max(start - origin, 0), stop - origin)
 
 
-def function_tensor(
-    function: str | GeneratingFunction, sampling: str | Sampling, m: int, n: int, seed: int = 0
-) -> FunctionTensor:
+def function_tensor(function: FunctionLike, sampling: str | Sampling, m: int, n: int, seed: int = 0) -> FunctionTensor:
     """Make the function-generated tensor of a sampled dataset; its order is the function's.
 
     Parameters
     ----------
-    function : str or GeneratingFunction
-        A built-in name such as ``"sinh_product"``, or ``module:name``.
+    function : str, mapping, callable or GeneratingFunction
+        A built-in name such as ``"sinh_product"``, or ``module:name``; with parameters ``{"name": …, "scale": 2}``; or
+        a function of d arrays of points, shape (n, m), that returns the entries, shape (n, …, n).
     sampling : str or Sampling
         A sampling scheme, such as ``"ball-independent"``.
     m : int
@@ -198,7 +186,7 @@ def function_tensor(
     >>> F.shape, F.block(slice(3), slice(4), slice(5)).shape
     ((50, 50, 50), (3, 4, 5))
     """
-    function = get_function(function) if isinstance(function, str) else function
+    function = as_function(function)
     return FunctionTensor(function, sample_points(sampling, m, n, seed, function.order))
 
 
@@ -229,8 +217,8 @@ def sample_points(
     """
     for name, value, least in (("m", m, 1), ("n", n, 1), ("seed", seed, 0)):
         if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < least:
-            raise InputError(f"{name}: {value!r} is not an integer of at least {least}")
-    sampling = get_sampling(sampling) if isinstance(sampling, str) else sampling
+            raise InputError(f"{name}: {shown(value)} is not an integer of at least {least}")
+    sampling = sampling if isinstance(sampling, Sampling) else get_sampling(sampling)
     sides = [
         SampledPoints(sampling, side, int(m), int(seed), int(n)) for side in range(1 if sampling.symmetric else order)
     ]

@@ -17,7 +17,7 @@ from pipeline.grid import Sweep, positions
 from storage import provenance
 from storage.document import Document, mend_copies, new_store, read_document, write_labels
 from storage.location import ROOT, Location, locate
-from storage.schema import FORMAT, Status, identity
+from storage.schema import FORMAT, MAIN_QUANTITY, Status, identity
 from storage.verified import DamagedChunk, read_array
 
 Cells = npt.NDArray[np.intp]
@@ -181,6 +181,7 @@ class Writer:
             sessions = [*sessions_of(document), provenance.session(sweep.text)]
             settings = json.loads(document.attributes["settings"]) | sweep.used_settings
             changes = {"settings": json.dumps(settings, sort_keys=True), "spec": sweep.text}
+            changes[MAIN_QUANTITY] = sweep.experiment.main  # which stores of 0.8.0 and before do not say
             document = document.with_attributes(changes | {"sessions": json.dumps(sessions)})
             document = extend(location, document, sweep.labels, sweep.wanted)
             try:
@@ -270,6 +271,7 @@ def _create(location: Location, sweep: Sweep) -> Document:
         "Conventions": "CF-1.11",
         "coordinates": "message",  # text beside the numbers: reductions and masks leave it alone
         **identity(sweep.experiment, sweep.used_settings),
+        MAIN_QUANTITY: sweep.experiment.main,
         "sessions": "[]",
     }
     location.publish(new_store(sweep.experiment, sweep.labels, status, attributes))

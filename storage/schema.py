@@ -14,6 +14,8 @@ from zarr.dtype import VariableLengthUTF8
 from pipeline.experiment import Experiment, Label
 
 FORMAT = 2  # 1, of epsweep 0.2.0 and before: no checksums, which its chunks never get
+MAIN_QUANTITY = "main_quantity"
+"""Attribute of a store that names the quantity of its curves."""
 _CHUNK_CELLS = 8192
 _CHUNK_LABELS = 1024
 TEXT: Any = VariableLengthUTF8()

@@ -1,6 +1,11 @@
 """The front door: what it takes, what it refuses, and that what it returns belongs together."""
 
+import inspect
 import os
+import tomllib
+import typing
+from importlib.resources import files
+from pathlib import Path
 
 import dask.array as da
 import dask.dataframe as dd
@@ -10,14 +15,14 @@ import pytest
 import scipy.sparse as sp
 import xarray as xr
 
-from pipeline import approximate, approximate_tensor, function_matrix, lower_bound
+from pipeline import approximate, approximate_tensor, approximation, function_matrix, function_tensor, lower_bound
 from pipeline.approximation import processors
 from pipeline.containers import real_number
 from pipeline.diagnostics import principal_angles, singular_value_gap
 from pipeline.errors import InputError
 from pipeline.fits import power_law
 from pipeline.functions import GeneratingFunction
-from pipeline.passes import max_error
+from pipeline.passes import LocalPasses, largest_entry, largest_residual_and_entry, max_error
 
 RANDOM = np.random.default_rng(11)
 MATRIX = RANDOM.standard_normal((12, 9))
@@ -159,6 +164,50 @@ def test_start_may_be_any_pair_of_factors_that_can_be_extended(start):
     found = approximate(MATRIX, 3, start=start, bound="tail")
     assert found.left.shape == (12, 3)
     assert found.max_error <= 1.05 * approximate(MATRIX, 3, bound="tail").max_error
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_result_knows_its_entries_and_its_error_relative_to_the_matrix(method):
+    for matrix in (MATRIX, function_matrix("gaussian", "ball-independent", 2, 30)):
+        found = approximate(matrix, 3, method, **QUICK[method])
+        entries = np.asarray(matrix)
+        assert np.array_equal(found.to_numpy(), found.left @ found.right.T)
+        assert found.max_norm == np.abs(entries).max()
+        assert found.relative_error == found.max_error / found.max_norm
+    assert f"rank 3, max_error {found.max_error:.4g} ({found.relative_error:.4g} of max|F|)" in repr(found)
+    assert approximate(np.zeros((5, 4)), 2, method).relative_error == 0
+
+
+def test_relative_error_of_a_matrix_in_blocks_takes_no_pass_of_its_own(monkeypatch):
+    monkeypatch.setattr(approximation, "STORED_BYTES", 0)  # as if it could not be held
+    passes = []
+    run = LocalPasses.run
+    monkeypatch.setattr(
+        LocalPasses,
+        "run",
+        lambda self, kernel, *rest, **kind: passes.append(kernel) or run(self, kernel, *rest, **kind),
+    )
+    matrix = function_matrix("gaussian", "ball-independent", 2, 300)
+    found = approximate(matrix, 3, "svd", bound="tail")
+    assert found.max_norm == np.abs(matrix.to_numpy()).max()
+    assert found.max_error == max_error(matrix, found.left, found.right)
+    assert passes.count(largest_residual_and_entry) == 1
+    assert largest_entry not in passes
+
+
+@pytest.mark.parametrize("door", [approximate, approximate_tensor, lower_bound, function_matrix, function_tensor])
+def test_signature_names_the_types_of_its_arguments_and_lists_no_types_of_numpy(door):
+    text = str(inspect.signature(door))
+    assert "numpy" not in text
+    assert len(text) < 250
+    assert typing.get_type_hints(door)
+
+
+@pytest.mark.parametrize("package", ["pipeline", "storage", "flows"])
+def test_package_says_that_it_is_typed(package):
+    assert files(package).joinpath("py.typed").is_file()
+    declared = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
+    assert "py.typed" in declared["tool"]["setuptools"]["package-data"][package]
 
 
 # --- containers: taken by their values without loss, or refused in one line
@@ -333,6 +382,17 @@ def test_processors_are_those_that_this_process_may_use():
     assert 1 <= processors() <= len(allowed)
 
 
+def test_start_may_be_an_approximation():
+    smaller = approximate(MATRIX, 2, bound="tail")
+    found = approximate(MATRIX, 3, start=smaller, bound="tail")
+    assert (
+        found.left.tobytes() == approximate(MATRIX, 3, start=(smaller.left, smaller.right), bound="tail").left.tobytes()
+    )
+    good = approximate(MATRIX, 3, "minimax", bound="tail", budget="thorough")
+    again = approximate(MATRIX, 3, start=good, bound="tail", budget="quick")
+    assert again.max_error <= good.max_error
+
+
 # --- what it refuses
 
 NAN = MATRIX.copy()
@@ -438,6 +498,9 @@ def test_settings_that_a_method_does_not_take_are_refused(method, settings, told
         (np.full((12, 2), np.nan), np.ones((9, 2))),
         (np.ones((12, 2)) * 1j, np.ones((9, 2))),
         {"left": np.ones((12, 2)), "right": np.ones((9, 2))},
+        approximate(MATRIX[:5], 4, "svd", bound="tail"),
+        approximate(np.ones((13, 9)), 2, "svd", bound="tail"),
+        approximate_tensor(MATRIX, 2, "svd", bound="tail"),
     ],
 )
 def test_start_that_is_no_pair_of_fitting_factors_is_refused(start):

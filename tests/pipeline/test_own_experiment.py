@@ -62,6 +62,7 @@ def test_its_store_opens_without_its_code_and_draws_only_with_it(module, tmp_pat
     ds = open_results(store)
     assert ds.attrs["experiment"] == "own_tails:TAIL"
     assert (median_curves(ds, "tail")["tail"] > 0).all()
+    assert median_curves(ds).equals(median_curves(ds, ds.attrs["main_quantity"]))
     with pytest.raises(InputError, match=f"is code of your own; set {ALLOW_CODE}=1"):
         store_experiment(store)
     monkeypatch.setenv(ALLOW_CODE, "1")

@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from pipeline.errors import StoreError
+from pipeline.errors import InputError, StoreError
 from pipeline.experiment import Outcome
+from pipeline.experiments import EXPERIMENTS
 from storage import Status, Writer, export, failure_groups, failures, grouped_failures, median_curves, open_results
 from tests.storage.test_results import fill, sweep, synthetic
 
@@ -65,6 +66,53 @@ def test_point_without_any_trial_is_missing():
     assert curves["trials"].values.tolist() == [0]
 
 
+def renamed(attributes, **names) -> xr.Dataset:
+    """Results of another experiment: `dataset` with other names of quantities and other attributes."""
+    return dataset([[1.0, 2.0, 4.0]], np.ones((1, 3))).rename(names).assign_attrs(attributes)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "names"),
+    [
+        ({"main_quantity": "condition", "experiment": "mine:CONDITION"}, {"epsilon": "condition"}),
+        ({"main_quantity": "epsilon"}, {}),
+        ({"experiment": "spectrum"}, {"epsilon": "effective_rank"}),  # by 0.8.0
+        ({"experiment": "epsilon_rank"}, {"epsilon": "rank"}),
+        ({"experiment": "mine:ALONE"}, {"epsilon": "alone", "lower_bound": "seconds"}),
+        ({}, {}),
+    ],
+)
+def test_quantity_is_the_main_one_of_the_experiment_where_none_is_named(attributes, names):
+    curves = median_curves(renamed(attributes, **names))
+    assert curves[names.get("epsilon", "epsilon")].values.tolist() == [2.0]
+
+
+def test_main_quantity_is_that_of_every_experiment():
+    for name, experiment in EXPERIMENTS.items():
+        ds = renamed({"experiment": name}, epsilon=experiment.main)
+        assert experiment.main in median_curves(ds)
+
+
+@pytest.mark.parametrize(
+    ("ds", "quantity", "told"),
+    [
+        (renamed({}), "error", "quantity: 'error' is not in the dataset; use one of epsilon, lower_bound"),
+        (renamed({}), "status", "quantity: 'status' is not in the dataset; use one of epsilon, lower_bound"),
+        (renamed({}), 5, "quantity: 5 is not in the dataset; use one of epsilon, lower_bound"),
+        (renamed({"experiment": "mine:TWO"}), None, "quantity: the dataset does not say its main one; use one of "),
+        (renamed({"experiment": "spectrum"}), None, "quantity: 'effective_rank' is not in the dataset; use one of "),
+        (renamed({})[["epsilon"]], None, "ds: a dataset without status is not one of results; pass what open_results"),
+        (renamed({})["epsilon"], None, "ds: a DataArray is not one of results; pass what open_results"),
+        ("results/s.zarr", None, "ds: a str is not one of results; pass what open_results"),
+    ],
+)
+def test_quantity_that_is_not_there_is_refused_in_one_line(ds, quantity, told):
+    with pytest.raises(InputError) as caught:
+        median_curves(ds, quantity)
+    assert str(caught.value).startswith(told)
+    assert "\n" not in str(caught.value)
+
+
 def test_selection_of_one_trial_is_its_own_median():
     curves = median_curves(dataset([[1.0, 2.0]], [[1, 1]]).isel(seed=1))
     assert curves["epsilon"].values.tolist() == [2.0]
@@ -77,6 +125,7 @@ def partly_failed(case):
 @pytest.fixture
 def store(tmp_path):
     fill(tmp_path / "s.zarr", sweep(where="r < 4 or m == 5"), partly_failed)
+    assert xr.open_zarr(tmp_path / "s.zarr").attrs["main_quantity"] == "epsilon"
     return tmp_path / "s.zarr"
 
 
