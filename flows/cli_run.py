@@ -30,7 +30,15 @@ _YEAR = 365 * 86400
 @sweep_options
 @retry_option
 @click.option("--log", type=click.Path(path_type=Path), help="Append a JSON line an event to this file.")
-def run(spec: str, store: str | None, cluster: str, retry_failed: bool, allow_code: bool, log: Path | None) -> None:
+def run(
+    spec: str,
+    store: str | None,
+    cluster: str,
+    retry_failed: bool,
+    allow_code: bool,
+    accept_code: bool,
+    log: Path | None,
+) -> None:
     """Compute the cells of SPEC that its store does not have, and draw the curves.
 
     SPEC is a YAML file or the name of a shipped sweep. Running the same command again goes on where it stopped.
@@ -42,11 +50,18 @@ def run(spec: str, store: str | None, cluster: str, retry_failed: bool, allow_co
     """
     from distributed.system import MEMORY_LIMIT
 
-    from flows.clusters import check_cluster, describe_cluster, local_workers, open_cluster, reaches_loopback
+    from flows.clusters import (
+        check_cluster,
+        describe_cluster,
+        expected_threads,
+        local_workers,
+        open_cluster,
+        reaches_loopback,
+    )
     from flows.logs import log_file
     from flows.planning import make_plan
     from flows.server import configured_server, prefect_server
-    from storage import Writer, open_results, pending, single_writer, sweep_status
+    from storage import Writer, changed_code, open_results, pending, single_writer, sweep_status
 
     if allow_code:
         os.environ[ALLOW_CODE] = "1"  # for the flow
@@ -55,10 +70,10 @@ def run(spec: str, store: str | None, cluster: str, retry_failed: bool, allow_co
     check_cluster(cluster)
     if not configured_server() and not reaches_loopback(cluster):
         raise InputError(f"cluster: workers of {cluster} need a Prefect server they can reach; set PREFECT_API_URL")
-    status = sweep_status(target, sweep)
+    status = sweep_status(target, sweep, accept_code=accept_code)
     todo = pending(sweep, status, retry_failed=retry_failed)
-    workers = local_workers(cluster)
-    plan = make_plan(sweep, todo, workers.count if workers else 1, workers.memory if workers else math.inf)
+    workers, threads = local_workers(cluster), expected_threads(cluster)
+    plan = make_plan(sweep, todo, threads, workers.memory if workers else math.inf)
     if workers:
         plan.require_memory(workers.memory, MEMORY_LIMIT, workers.count)
     with single_writer(target):
@@ -66,7 +81,7 @@ def run(spec: str, store: str | None, cluster: str, retry_failed: bool, allow_co
     have = int((sweep.wanted & ~todo).sum())
     click.echo(f"{sweep.name}: {int(sweep.wanted.sum())} cells, {have} in {target}, {plan.cells} to compute")
     if plan.cells:
-        seconds = plan.wall_seconds(workers.count if workers else 1)
+        seconds = plan.wall_seconds(threads)
         click.echo(f"predicted: {_duration(seconds)}, {plan.peak_memory / 2**20:.0f} MiB a worker")
         click.echo(f"cluster: {describe_cluster(cluster)}")
         with (
@@ -75,15 +90,22 @@ def run(spec: str, store: str | None, cluster: str, retry_failed: bool, allow_co
             prefect_server() as wait_for_server,
             open_cluster(cluster) as running,
         ):
-            _run_flow(str(path), target, running.address, retry_failed, wait_for_server)
-    elif open_results(target).attrs["spec"] != sweep.text:
-        with Writer.open(target, sweep):
+            _run_flow(str(path), target, running.address, retry_failed, accept_code, wait_for_server)
+    elif open_results(target).attrs["spec"] != sweep.text or changed_code(target, sweep):
+        with Writer.open(target, sweep, accept_code=accept_code):
             pass  # its figures may be others
     same = ["epsweep", "run", spec, "--store", target, "--cluster", cluster, *["--allow-code"] * allow_code]
     _conclude(sweep, target, shlex.join(same), ran=plan.cells > 0)
 
 
-def _run_flow(spec: str, store: str, cluster: str, retry_failed: bool, wait_for_server: Callable[[], None]) -> None:
+def _run_flow(
+    spec: str,
+    store: str,
+    cluster: str,
+    retry_failed: bool,
+    accept_code: bool,
+    wait_for_server: Callable[[], None],
+) -> None:
     """Run the flow, which leaves failed cells for `_conclude` to name; raise whatever else stopped it."""
     import httpx
     from prefect.exceptions import CancelledRun, FailedRun, ParameterTypeError
@@ -93,7 +115,7 @@ def _run_flow(spec: str, store: str, cluster: str, retry_failed: bool, wait_for_
 
     wait_for_server()
     try:
-        sweep_flow(spec, store, cluster, retry_failed)
+        sweep_flow(spec, store, cluster, retry_failed, accept_code)
     except FailedRun:
         pass  # cells failed
     except CancelledRun as error:
@@ -150,7 +172,7 @@ def _conclude(sweep: Sweep, store: str, same: str, *, ran: bool) -> None:
 @spec_argument
 @sweep_options
 @retry_option
-def plan(spec: str, store: str | None, cluster: str, retry_failed: bool, allow_code: bool) -> None:
+def plan(spec: str, store: str | None, cluster: str, retry_failed: bool, allow_code: bool, accept_code: bool) -> None:
     """Show what a run of SPEC would do: cells, matrices, predicted time and peak memory, what is done.
 
     \b
@@ -159,18 +181,19 @@ def plan(spec: str, store: str | None, cluster: str, retry_failed: bool, allow_c
     """
     from distributed.system import MEMORY_LIMIT
 
-    from flows.clusters import check_cluster, local_workers
+    from flows.clusters import check_cluster, expected_threads, find_running, local_workers
     from flows.planning import make_plan
     from storage import Status, pending, sweep_status
 
     _, sweep = find_sweep(spec, allow_code=allow_code)
     target = store or default_store(sweep)
     check_cluster(cluster)
-    status = sweep_status(target, sweep)
+    status = sweep_status(target, sweep, accept_code=accept_code)
     todo = pending(sweep, status, retry_failed=retry_failed)
-    workers = local_workers(cluster)
-    threads = workers.count if workers else 1
-    plan = make_plan(sweep, todo, threads, workers.memory if workers else math.inf)
+    workers, running = local_workers(cluster), find_running(cluster)
+    threads = (running.threads or 1) if running else expected_threads(cluster)
+    limit = workers.memory if workers else running.worker_memory if running else math.inf
+    plan = make_plan(sweep, todo, threads, limit)
     wanted = sweep.wanted
     click.echo(f"sweep:    {sweep.name} ({sweep.experiment.name})")
     click.echo("axes:     " + ", ".join(f"{len(labels)} {axis}" for axis, labels in sweep.labels.items()))
@@ -186,9 +209,11 @@ def plan(spec: str, store: str | None, cluster: str, retry_failed: bool, allow_c
         )
     click.echo(f"time:     {_duration(plan.wall_seconds(threads))} predicted on {threads} worker threads")
     click.echo(f"memory:   {plan.peak_memory / 2**20:.0f} MiB predicted peak of a worker")
-    if workers:
-        click.echo(f"limit:    {workers.memory / 2**20:.0f} MiB a worker")
-        plan.require_memory(workers.memory, MEMORY_LIMIT, workers.count)
+    if running and not running.threads:
+        click.echo(f"workers:  none at {running.address} yet; a run waits for one")
+    if limit < math.inf:
+        click.echo(f"limit:    {limit / 2**20:.0f} MiB a worker")
+    plan.require_memory(limit, MEMORY_LIMIT, workers.count if workers else 0)
 
 
 def _duration(seconds: float) -> str:

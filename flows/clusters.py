@@ -118,6 +118,41 @@ def check_cluster(cluster: str) -> None:
         cluster_class(profile, cluster)
 
 
+def find_running(cluster: str) -> RunningCluster | None:
+    """See what a running scheduler has now, without waiting for workers; None where a run would start the cluster.
+
+    Raises
+    ------
+    InputError
+        If there is no scheduler at the address within seconds, or its versions are not ours.
+    """
+    if local_workers(cluster) is not None:
+        return None
+    if _is_address(cluster):
+        _check_certificates(cluster)
+        return _inspect(cluster, 0, _START_SECONDS)
+    profile = load_profile(cluster)
+    if profile.address is None:
+        return None
+    with dask.config.set(encryption(security_of(profile))):
+        _check_certificates(profile.address)
+        return _inspect(profile.address, 0, profile.timeout)
+
+
+def expected_threads(cluster: str) -> int:
+    """Number of worker threads that a run would have, as far as can be said before it starts; 1 for a scheduler."""
+    if workers := local_workers(cluster):
+        return workers.count
+    profile = None if _is_address(cluster) else load_profile(cluster)
+    if profile is None or profile.address is not None:
+        return 1
+    hosts = profile.arguments.get("hosts")
+    options = profile.arguments.get("worker_options", {}) if hosts else profile.arguments
+    threads = options.get("nthreads" if hosts else "threads_per_worker", 1)
+    count = max(len(hosts) - 1, 1) if hosts else profile.adapt.maximum if profile.adapt else profile.workers
+    return count * threads if isinstance(threads, int) and threads > 0 else count
+
+
 def reaches_loopback(cluster: str) -> bool:
     """Whether all workers of a cluster certainly run on this machine, and so reach a server on loopback."""
     if local_workers(cluster) is not None:
@@ -260,7 +295,8 @@ def _inspect(
     try:
         with Client(address, timeout=_ANSWER_SECONDS, set_as_default=False) as client:
             try:
-                client.wait_for_workers(wanted, timeout=timeout)
+                if wanted:
+                    client.wait_for_workers(wanted, timeout=timeout)
             except TimeoutError as error:
                 have = len(client.scheduler_info(n_workers=-1)["workers"])
                 raise InputError(

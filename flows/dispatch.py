@@ -22,13 +22,13 @@ from prefect import State
 from prefect.exceptions import CancelledRun
 from prefect_dask.task_runners import DaskTaskRunner
 
-from flows.batch import Computed, batch_context, compute_spread, submit_batches, unreadable
+from flows.batch import Computed, batch_context, compute_spread, submit_batches
 from flows.planning import Batch, Cells
 from flows.progress import Tally
-from flows.spread import SCHEDULER_GONE, ClusterPasses, Halt, forget_kept, worker_threads
-from pipeline.errors import EpsweepError, InputError, Interrupted
+from flows.ready import SCHEDULER_GONE, check_workers
+from flows.spread import ClusterPasses, Halt, forget_kept, worker_threads
+from pipeline.errors import CodeError, EpsweepError, Interrupted
 from pipeline.experiment import Outcome, describe
-from pipeline.files import FileRecipe
 from pipeline.grid import Sweep
 from storage import Writer
 
@@ -98,13 +98,13 @@ class Dispatcher:
         Raises
         ------
         InputError
-            If a worker cannot read a file of the sweep.
+            If a worker cannot read a file of the sweep, or has other code of a user's own.
         Interrupted
             After SIGINT, SIGTERM or `stop`, once what had arrived is written.
         EpsweepError
             If the cluster is lost.
         """
-        self._check_files()
+        check_workers(self.runner.client, self.sweep)
         waiting, suspects = deque(batches), deque[Batch]()
         with self._stopping_on_signals():
             try:
@@ -124,21 +124,11 @@ class Dispatcher:
                 with suppress(Exception):  # a cluster that is gone has nothing to cancel
                     self.runner.client.cancel(list(self._running), force=True)
 
-    def _check_files(self) -> None:
-        """Ask every worker whether it can read the files: one that cannot fails cells as fast as it is given them."""
-        recipes = [FileRecipe.of(path) for path in self.sweep.files.values()]
-        try:
-            found = self.runner.client.run(unreadable, recipes, on_error="ignore") if recipes else {}
-        except (OSError, TimeoutError, ClosedClientError) as error:
-            raise EpsweepError(SCHEDULER_GONE) from error
-        for worker, problem in found.items():
-            if problem:
-                raise InputError(f"cluster: worker {worker}: {problem}")
-
     def _spread(self, batch: Batch) -> None:
         """Compute a batch in this process, with passes over the cluster; each outcome is written when it is there."""
         found: SimpleQueue[Outcome | BaseException | None] = SimpleQueue()
-        passes = partial(ClusterPasses, self.runner.client, stop=self.stop, patience=self.patience)
+        code = tuple(self.sweep.code.items())
+        passes = partial(ClusterPasses, self.runner.client, stop=self.stop, patience=self.patience, code=code)
         label, payload, finished = self._label(batch), self._payload(batch), 0
 
         def compute() -> None:
@@ -233,6 +223,7 @@ class Dispatcher:
         payload = {
             "experiment": self.sweep.experiment.name,
             "settings": self._settings,
+            "code": dict(self.sweep.code),
             "axes": [axis for axis, _ in cases[0]],
             "cases": [[label for _, label in labels] for labels in cases],
         }
@@ -343,7 +334,7 @@ class Dispatcher:
             raise _LostBatchError
         try:
             return (future.result(timeout=_GATHER_SECONDS) if state is None else state).result()
-        except KilledWorker:
+        except (KilledWorker, CodeError):
             raise
         except (CancelledRun, TimeoutError) as error:
             raise _LostBatchError from error

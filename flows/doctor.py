@@ -5,15 +5,18 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
+from distributed import Client
 from distributed.system import MEMORY_LIMIT
 from packaging.requirements import Requirement
 
 from flows.clusters import check_cluster, open_cluster, reaches_loopback
 from flows.planning import make_plan
+from flows.ready import check_workers
 from flows.server import check_health, configured_server, prefect_home
 from flows.specs import default_store, find_sweep
 from pipeline.errors import EpsweepError, InputError, StoreError, without_secrets
@@ -37,8 +40,10 @@ class Finding:
     text: str
 
 
-def examine(spec: str | None, store: str | None, cluster: str, *, allow_code: bool) -> Iterator[Finding]:
-    """Check versions, store, Prefect, cluster and, for a spec, the memory of its largest case.
+def examine(
+    spec: str | None, store: str | None, cluster: str, *, allow_code: bool, accept_code: bool = False
+) -> Iterator[Finding]:
+    """Check versions, store, Prefect, cluster and, for a spec, files, code and the memory of its largest case.
 
     Parameters
     ----------
@@ -50,6 +55,8 @@ def examine(spec: str | None, store: str | None, cluster: str, *, allow_code: bo
         As `flows.clusters.open_cluster` takes it; it is started for the time of the check.
     allow_code : bool
         As `flows.specs.find_sweep` takes it.
+    accept_code : bool
+        Whether code may be other than that of the store's finished cells.
 
     Yields
     ------
@@ -60,10 +67,10 @@ def examine(spec: str | None, store: str | None, cluster: str, *, allow_code: bo
     checks: dict[str, Callable[[], str]] = {
         "packages": _packages,
         "prefect": lambda: _prefect(cluster),
-        "cluster": lambda: _cluster(cluster, memory),
+        "cluster": lambda: _cluster(cluster, memory, spec, allow_code),
     }
     if spec is not None:
-        checks["sweep"] = lambda: _sweep(spec, store, memory, allow_code)
+        checks["sweep"] = lambda: _sweep(spec, store, memory, allow_code, accept_code)
     elif store is not None:
         checks["store"] = lambda: _store(store)
     for subject, check in checks.items():
@@ -117,19 +124,25 @@ def _prefect(cluster: str) -> str:
     return f"a server of its own for each run, database in {home}"
 
 
-def _cluster(cluster: str, memory: list[float]) -> str:
-    """Start or find the cluster; its versions are compared with ours on the way."""
+def _cluster(cluster: str, memory: list[float], spec: str | None, allow_code: bool) -> str:
+    """Start or find the cluster, and ask its workers what a run asks; versions are compared with ours on the way."""
     check_cluster(cluster)
+    sweep = None
+    with suppress(EpsweepError):  # of the specification, which is checked for itself
+        sweep = find_sweep(spec, allow_code=allow_code)[1] if spec is not None else None
     with open_cluster(cluster) as running:
         memory.append(running.worker_memory)
+        if sweep is not None:
+            with Client(running.address, set_as_default=False) as client:
+                check_workers(client, sweep)
         return f"{cluster}: {running.threads} worker threads, {_gib(running.worker_memory)} each, versions as here"
 
 
-def _sweep(spec: str, store: str | None, memory: list[float], allow_code: bool) -> str:
+def _sweep(spec: str, store: str | None, memory: list[float], allow_code: bool, accept_code: bool) -> str:
     _, sweep = find_sweep(spec, allow_code=allow_code)
     target = store or default_store(sweep)
     writable = _store(target)
-    todo = pending(sweep, sweep_status(target, sweep), retry_failed=True)
+    todo = pending(sweep, sweep_status(target, sweep, accept_code=accept_code), retry_failed=True)
     limit = min(memory, default=math.inf)
     plan = make_plan(sweep, todo, 1, limit)
     plan.require_memory(limit, MEMORY_LIMIT)

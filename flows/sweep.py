@@ -53,6 +53,14 @@ Cluster = Annotated[
 RetryFailed = Annotated[
     bool, Field(json_schema_extra={"description": "Whether cells that failed before are computed again"})
 ]
+AcceptCode = Annotated[
+    bool,
+    Field(
+        json_schema_extra={
+            "description": "Whether code of one's own that has changed is taken for what finished cells were made with"
+        }
+    ),
+]
 
 
 @dataclass(frozen=True)
@@ -71,7 +79,11 @@ class Summary:
 
 @flow(name="sweep", flow_run_name="{store}", persist_result=False)
 def sweep_flow(
-    spec: Spec, store: Store, cluster: Cluster = "local", retry_failed: RetryFailed = False
+    spec: Spec,
+    store: Store,
+    cluster: Cluster = "local",
+    retry_failed: RetryFailed = False,
+    accept_code: AcceptCode = False,
 ) -> "Summary | State[None]":
     """Compute the pending cells of a sweep and write them to its store.
 
@@ -85,6 +97,8 @@ def sweep_flow(
         As `flows.clusters.open_cluster` takes it.
     retry_failed : bool
         Whether cells that failed before are computed again.
+    accept_code : bool
+        Whether code of a user's own that has changed is taken for what finished cells were computed with.
 
     Returns
     -------
@@ -95,7 +109,7 @@ def sweep_flow(
     ended.clear()
     with logs_in_prefect():
         try:
-            return _run(spec, store, cluster, retry_failed)
+            return _run(spec, store, cluster, retry_failed, accept_code)
         except (Interrupted, KeyboardInterrupt, TerminationSignal) as error:
             message = str(error) or f"stopped; {_REMEDY}"
             ended.append(Interrupted(message))
@@ -107,7 +121,7 @@ def sweep_flow(
             return Failed(message=str(error), data=error)
 
 
-def _run(spec: str, store: str, cluster: str, retry_failed: bool) -> "Summary | State[None]":
+def _run(spec: str, store: str, cluster: str, retry_failed: bool, accept_code: bool) -> "Summary | State[None]":
     sweep = _load(spec)
     _LOGGER.info(
         "sweep %s into %s on %s",
@@ -116,7 +130,7 @@ def _run(spec: str, store: str, cluster: str, retry_failed: bool) -> "Summary | 
         cluster,
         extra={"event": "start", "sweep": sweep.name, "store": store, "cluster": cluster},
     )
-    with Writer.open(store, sweep) as writer:
+    with Writer.open(store, sweep, accept_code=accept_code) as writer:
         take_over(store)
         with open_cluster(cluster) as running:
             todo = pending(sweep, sweep_status(store, sweep), retry_failed=retry_failed)

@@ -1,20 +1,19 @@
 """Generating functions f(x, y), and of more points f(x, y, z): the built-in ones and a user's own."""
 
-import importlib
 import inspect
 import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 
 from pipeline import formulas
 from pipeline.arrays import FloatArray
-from pipeline.errors import InputError, one_line, shown
+from pipeline.errors import InputError, shown
 from pipeline.formulas import EntryFunction, exp_of_minus, of_distance, of_product
+from pipeline.own_code import imported
 
 _LARGEST = 1e15  # of a parameter: integers up to here are exact
 _MOST_CHARACTERS = 100  # of a parameter
@@ -341,18 +340,6 @@ def get_function(name: str) -> GeneratingFunction:
     order = _order(entries)
     arguments = ", ".join(["X", "Y", "Z"][:order] if order <= 3 else [f"X{k + 1}" for k in range(order)])
     return GeneratingFunction(name, f"{attribute}({arguments})", module_name, entries, symmetric=False, order=order)
-
-
-def imported(field: str, name: str) -> Any:
-    """Import ``module:name``, which runs the module's code; InputError naming the field if that fails."""
-    module, _, attribute = name.partition(":")
-    try:
-        return getattr(importlib.import_module(module), attribute)
-    except (Exception, SystemExit) as error:
-        raise InputError(
-            f"{field}: {shown(name)} cannot be imported ({type(error).__name__}: {one_line(error)}); "
-            f"put {one_line(module, 80)}.py beside the spec, in the working directory or on PYTHONPATH"
-        ) from error
 
 
 def _unknown(name: str) -> InputError:

@@ -4,7 +4,16 @@ from storage.curves import median_curves
 from storage.export import export, failures
 from storage.lock import single_writer
 from storage.merge import Merged, merge
-from storage.results import Writer, damage_report, damaged_cells, open_results, pending, store_experiment, sweep_status
+from storage.results import (
+    Writer,
+    changed_code,
+    damage_report,
+    damaged_cells,
+    open_results,
+    pending,
+    store_experiment,
+    sweep_status,
+)
 from storage.schema import Status
 from storage.verified import DamagedChunk
 
@@ -13,6 +22,7 @@ __all__ = [
     "Merged",
     "Status",
     "Writer",
+    "changed_code",
     "damage_report",
     "damaged_cells",
     "export",
