@@ -177,6 +177,7 @@ def test_settings_are_passed_as_variables():
     assert environment() == {
         "MALLOC_TRIM_THRESHOLD_": "268435456",
         "MALLOC_MMAP_THRESHOLD_": "268435456",
+        "PYTHONSAFEPATH": "1",
         "DASK_DISTRIBUTED__WORKER__MEMORY__TARGET": "False",
         "DASK_DISTRIBUTED__WORKER__MEMORY__SPILL": "False",
         "DASK_DISTRIBUTED__WORKER__MEMORY__PAUSE": "False",
