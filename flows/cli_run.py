@@ -54,6 +54,7 @@ def run(
         check_cluster,
         describe_cluster,
         expected_threads,
+        find_running,
         local_workers,
         open_cluster,
         reaches_loopback,
@@ -72,7 +73,8 @@ def run(
         raise InputError(f"cluster: workers of {cluster} need a Prefect server they can reach; set PREFECT_API_URL")
     status = sweep_status(target, sweep, accept_code=accept_code)
     todo = pending(sweep, status, retry_failed=retry_failed)
-    workers, threads = local_workers(cluster), expected_threads(cluster)
+    workers, running = local_workers(cluster), find_running(cluster) if todo.any() else None
+    threads = (running.threads or 1) if running else expected_threads(cluster)
     plan = make_plan(sweep, todo, threads, workers.memory if workers else math.inf)
     if workers:
         plan.require_memory(workers.memory, MEMORY_LIMIT, workers.count)
@@ -88,9 +90,9 @@ def run(
             _stopping_on_sigterm(),
             log_file(log),
             prefect_server() as wait_for_server,
-            open_cluster(cluster) as running,
+            open_cluster(cluster) as opened,
         ):
-            _run_flow(str(path), target, running.address, retry_failed, accept_code, wait_for_server)
+            _run_flow(str(path), target, opened.address, retry_failed, accept_code, wait_for_server)
     elif open_results(target).attrs["spec"] != sweep.text or changed_code(target, sweep):
         with Writer.open(target, sweep, accept_code=accept_code):
             pass  # its figures may be others

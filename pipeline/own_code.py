@@ -29,7 +29,7 @@ _MOST_BESIDE = 2000  # modules in the folder of one that imports by computed nam
 _BYTECODE_HEAD = 16  # bytes: times and flags
 
 
-def imported(field: str, name: str) -> Any:
+def imported(field: str, name: str, places: str = "beside the spec, in the working directory or on PYTHONPATH") -> Any:
     """Import ``module:name``, which runs the module's code.
 
     From then on this process imports every module of a user's own from its source, and keeps the source.
@@ -39,6 +39,8 @@ def imported(field: str, name: str) -> Any:
     field : str
         Of a specification, for messages.
     name : str
+    places : str
+        Where the module may be put, for messages.
 
     Raises
     ------
@@ -58,8 +60,7 @@ def imported(field: str, name: str) -> Any:
         reason = f"{field}: {shown(name)} cannot be imported ({type(error).__name__}: {one_line(error)})"
         if isinstance(error, AttributeError) and (found := find_module(top)) and not is_own(found.origin):
             raise InputError(f"{reason}; {owner_of(top)}: give a module of your own another name") from error
-        where = "beside the spec, in the working directory or on PYTHONPATH"
-        raise InputError(f"{reason}; put {one_line(module, 80)}.py {where}") from error
+        raise InputError(f"{reason}; put {one_line(module, 80)}.py {places}") from error
     raise InputError(f"{field}: {shown(name)}: {hidden}")
 
 
@@ -112,7 +113,7 @@ def check_code(wanted: Mapping[str, str]) -> None:
     """
     for name, digest in wanted.items():
         try:
-            imported("code", name)
+            imported("code", name, "in the folder where this worker was started, or on its PYTHONPATH")
             same = code_digest(name) == digest
         except CodeError:
             raise
