@@ -7,7 +7,7 @@ import signal
 import ssl
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from multiprocessing import resource_tracker
@@ -29,6 +29,7 @@ from pipeline.errors import InputError, one_line
 _RESERVED_BYTES = 2**30  # for the flow, the scheduler and the Prefect server
 _START_SECONDS = 60.0
 _ANSWER_SECONDS = 15.0
+_LOOK_SECONDS = 10.0  # for a plan
 _SAME_VERSIONS = ("epsweep", "prefect", "distributed")
 _LOCAL = {**RESTARTING, "distributed.worker.preload": ["flows.clusters"]}
 _LOGGER = logging.getLogger("epsweep")
@@ -119,7 +120,7 @@ def check_cluster(cluster: str) -> None:
 
 
 def find_running(cluster: str) -> RunningCluster | None:
-    """See what a running scheduler has now, without waiting for workers; None where a run would start the cluster.
+    """See what a running scheduler has, with workers or, after some seconds, without; None where a run starts it.
 
     Raises
     ------
@@ -130,13 +131,13 @@ def find_running(cluster: str) -> RunningCluster | None:
         return None
     if _is_address(cluster):
         _check_certificates(cluster)
-        return _inspect(cluster, 0, _START_SECONDS)
+        return _inspect(cluster, 1, _START_SECONDS, patience=_LOOK_SECONDS)
     profile = load_profile(cluster)
     if profile.address is None:
         return None
     with dask.config.set(encryption(security_of(profile))):
         _check_certificates(profile.address)
-        return _inspect(profile.address, 0, profile.timeout)
+        return _inspect(profile.address, profile.minimum, profile.timeout, patience=_LOOK_SECONDS)
 
 
 def expected_threads(cluster: str) -> int:
@@ -289,14 +290,18 @@ def _where_to_look(profile: Profile) -> str:
 
 
 def _inspect(
-    address: str, wanted: int, timeout: float, remedy: str = "are scheduler and workers up?"
+    address: str,
+    wanted: int,
+    timeout: float,
+    remedy: str = "are scheduler and workers up?",
+    patience: float | None = None,
 ) -> RunningCluster:
-    """Wait for workers, and see what they are."""
+    """Wait for workers, and see what they are; for `patience` at most, if given, after which none are needed."""
     try:
         with Client(address, timeout=_ANSWER_SECONDS, set_as_default=False) as client:
             try:
-                if wanted:
-                    client.wait_for_workers(wanted, timeout=timeout)
+                with suppress(*([] if patience is None else [TimeoutError])):
+                    client.wait_for_workers(wanted, timeout=timeout if patience is None else min(timeout, patience))
             except TimeoutError as error:
                 have = len(client.scheduler_info(n_workers=-1)["workers"])
                 raise InputError(
