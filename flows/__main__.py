@@ -1,8 +1,15 @@
 """The command ``epsweep``, also as ``python -m flows``: it heeds signals from the start, while it still imports."""
 
+import sys
+
+if __name__ == "__main__" and not sys.flags.safe_path:  # "python -m" looks into the working directory first
+    _here = __file__.rpartition("/")[0].rpartition("/")[0]
+    del sys.path[0]
+    sys.path[:0] = [_here] * (_here not in sys.path)
+
 import os
 import signal
-import sys
+from importlib.machinery import PathFinder
 
 
 def _stop(number: int, frame: object) -> None:
@@ -10,10 +17,24 @@ def _stop(number: int, frame: object) -> None:
     os._exit(130)  # an exception would come out of whatever is being imported
 
 
+def _require_ours() -> None:
+    """End with one line where a file of somebody else's has the name of a package of this project."""
+    root = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))  # noqa: PTH120 (nothing more is imported yet)
+    for name in ("pipeline", "storage"):
+        found = PathFinder.find_spec(name)
+        if found is None or not os.path.realpath(found.origin or "").startswith(f"{root}{os.sep}{name}{os.sep}"):
+            where = (found.origin or "a folder of that name") if found else "nothing"
+            sys.stderr.write(
+                f"epsweep: {where} hides this package's {name}; rename it, or take its folder off PYTHONPATH\n"
+            )
+            sys.exit(2)
+
+
 def main() -> None:
     """Run the command line; `run` handles SIGTERM itself while it has something to end."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
+    _require_ours()
     from flows.cli import main as run
 
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -17,17 +17,17 @@ from distributed.worker import thread_state
 from prefect import State, task
 from prefect.cache_policies import NO_CACHE
 from prefect.context import SettingsContext, SyncClientContext, serialize_context
-from prefect.states import Cancelled
+from prefect.states import Cancelled, Failed
 from prefect.task_engine import run_task_sync
 from pydantic import BaseModel
 from threadpoolctl import threadpool_limits
 
 from flows.environment import keep_off_proxies
 from flows.handover import HandOver
-from pipeline.errors import InputError
-from pipeline.experiment import Case, Experiment, Outcome, Spread, describe
+from flows.ready import require_code
+from pipeline.errors import CodeError
+from pipeline.experiment import Case, Experiment, Outcome, Spread
 from pipeline.experiments import get_experiment
-from pipeline.files import FileRecipe
 
 _UNPACKING = Lock()
 
@@ -63,19 +63,21 @@ def compute_batch(label: str, payload: str) -> "Computed | State[None]":
     label : str
         Name of the task run.
     payload : str
-        The batch as JSON: experiment, settings, axes, a list of labels a case, and the seconds that it may take.
+        The batch as JSON: experiment, settings, digests of code, axes, a list of labels a case, and the seconds that it
+        may take.
 
     Returns
     -------
     Computed or State
-        A cancelled state, after the case at hand, where the flow has given the batch up.
+        A cancelled state, after the case at hand, where the flow has given the batch up; a failed one with a
+        `CodeError` where this worker has other code of a user's own than the run, before the cases or after them.
     """
     logging.raiseExceptions = False  # a Prefect server that is away is told of by the flow, not by every worker
     batch = json.loads(payload)
-    try:
-        experiment = get_experiment(batch["experiment"], allow_code=True)  # the flow was allowed to send it
-    except InputError as error:  # its module
-        return Computed([Outcome(None, describe(error)) for _ in batch["cases"]], _worker_address(), 0.0)
+    code = batch.get("code", {})
+    if problem := _other_code(code):
+        return problem
+    experiment = get_experiment(batch["experiment"], allow_code=True)  # the flow was allowed to send it
     cases, settings = _unpacked(batch, experiment)
     outcomes: list[Outcome] = []
     told: set[str] = set()
@@ -100,6 +102,8 @@ def compute_batch(label: str, payload: str) -> "Computed | State[None]":
                 or all(experiment.shared_labels(each) != shared for each in following)
             ):
                 break
+    if problem := _other_code(code):  # of a module that was imported by a case
+        return problem
     return Computed(outcomes, _worker_address(), now - started)
 
 
@@ -124,14 +128,14 @@ def compute_spread(label: str, payload: str, spread: Spread, put: Callable[[Outc
         put(outcome)
 
 
-def unreadable(recipes: Sequence[FileRecipe]) -> str:
-    """Why this worker cannot read one of the files of a sweep; empty where it can."""
+def _other_code(code: Mapping[str, str]) -> State[None] | None:
+    """A failed state, if this worker has other code of a user's own than the run."""
     try:
-        for recipe in recipes:
-            recipe.make()
-    except InputError as error:
-        return str(error)
-    return ""
+        require_code(code)
+    except CodeError as error:
+        where = f"cluster: worker {_worker_address() or 'here'}: {error}"
+        return Failed(message=where, data=CodeError(where))
+    return None
 
 
 def _unpacked(batch: Mapping[str, Any], experiment: Experiment) -> tuple[list[Case], BaseModel]:

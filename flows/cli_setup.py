@@ -53,7 +53,7 @@ def list_names() -> None:
 @click.command()
 @click.argument("spec", required=False)
 @sweep_options
-def doctor(spec: str | None, store: str | None, cluster: str, allow_code: bool) -> None:
+def doctor(spec: str | None, store: str | None, cluster: str, allow_code: bool, accept_code: bool) -> None:
     """Check packages, store, Prefect server and cluster, and the memory that SPEC needs; exit 1 if one is not good.
 
     \b
@@ -63,7 +63,7 @@ def doctor(spec: str | None, store: str | None, cluster: str, allow_code: bool) 
     from flows.doctor import examine
 
     good = True
-    for finding in examine(spec, store, cluster, allow_code=allow_code):
+    for finding in examine(spec, store, cluster, allow_code=allow_code, accept_code=accept_code):
         click.echo(f"{'ok' if finding.good else 'BAD':<4}{finding.subject + ':':<10}{finding.text}")
         good = good and finding.good
     if not good:
@@ -88,6 +88,7 @@ def deploy(
     store: str | None,
     cluster: str,
     allow_code: bool,
+    accept_code: bool,
     retry_failed: bool,
     cron: tuple[str, ...],
     interval: tuple[int, ...],
@@ -109,6 +110,7 @@ def deploy(
     from flows.deploy import deploy as register
 
     given = {"spec": spec, "store": store, "cluster": cluster, "retry_failed": retry_failed}
+    given |= {"accept_code": True} if accept_code else {}
     register(
         name,
         work_pool=work_pool,

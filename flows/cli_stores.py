@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from flows.cli_options import store_argument
+from flows.cli_options import accept_option, store_argument
 from pipeline.errors import InputError, shown
 
 _NAMED_FAILURES = 100
@@ -151,7 +151,8 @@ def export(store: str, target: Path) -> None:
 @click.command()
 @click.argument("into")
 @click.argument("other")
-def merge(into: str, other: str) -> None:
+@accept_option
+def merge(into: str, other: str, accept_code: bool) -> None:
     """Copy into the store INTO the finished cells of OTHER that it does not have.
 
     Both must hold one experiment with equal settings. A cell that both have done keeps the value of INTO; cells whose
@@ -163,7 +164,7 @@ def merge(into: str, other: str) -> None:
     """
     from storage import merge as merge_stores
 
-    merged = merge_stores(into, other)
+    merged = merge_stores(into, other, accept_code=accept_code)
     click.echo(f"{merged}: {into}")
 
 

@@ -21,17 +21,17 @@ from distributed.scheduler import KilledWorker
 from prefect import State
 from prefect.exceptions import CancelledRun
 
-from flows.batch import Computed, batch_context, submit_batches, unreadable
+from flows.batch import Computed, batch_context, submit_batches
 from flows.handover import TOPIC, Handed, Message, last_messages
 from flows.pace import Pace
 from flows.planning import BATCH_SECONDS, Batch
 from flows.progress import Tally
+from flows.ready import SCHEDULER_GONE, check_workers
 from flows.record import Record
-from flows.spread import SCHEDULER_GONE, ClusterPasses, forget_kept, worker_threads
+from flows.spread import ClusterPasses, forget_kept, worker_threads
 from flows.spreading import STOPPED, spread_outcomes
-from pipeline.errors import EpsweepError, InputError, Interrupted
+from pipeline.errors import CodeError, EpsweepError, Interrupted
 from pipeline.experiment import Outcome, describe
-from pipeline.files import FileRecipe
 from pipeline.grid import Sweep
 from storage import Writer
 
@@ -116,13 +116,13 @@ class Dispatcher:
         Raises
         ------
         InputError
-            If a worker cannot read a file of the sweep.
+            If a worker cannot read a file of the sweep, or has other code of a user's own.
         Interrupted
             After SIGINT, SIGTERM or `stop`, once what had arrived is written.
         EpsweepError
             If the cluster is lost.
         """
-        self._check_files()
+        check_workers(self.client, self.sweep)
         self._pace, self._spread_pace = Pace(self.sweep, batches), Pace(self.sweep, spread)
         client = self.client
         client.subscribe_topic(TOPIC, lambda event: self._handed.put(event[1]))
@@ -170,20 +170,10 @@ class Dispatcher:
             )
         self.on_progress()
 
-    def _check_files(self) -> None:
-        """Ask every worker whether it can read the files: one that cannot fails cells as fast as it is given them."""
-        recipes = [FileRecipe.of(path) for path in self.sweep.files.values()]
-        try:
-            found = self.client.run(unreadable, recipes, on_error="ignore") if recipes else {}
-        except (OSError, TimeoutError, ClosedClientError) as error:
-            raise EpsweepError(SCHEDULER_GONE) from error
-        for worker, problem in found.items():
-            if problem:
-                raise InputError(f"cluster: worker {worker}: {problem}")
-
     def _spread(self, batch: Batch) -> None:
         """Compute a batch in this process, with passes over the cluster; each outcome is written when it is there."""
-        passes = partial(ClusterPasses, self.client, stop=self.stop, patience=self.patience)
+        code = tuple(self.sweep.code.items())
+        passes = partial(ClusterPasses, self.client, stop=self.stop, patience=self.patience, code=code)
         label, payload = self._label(batch), self._payload(batch, 0.0)
         self._spread_pace.supply(0)
         for number, outcome in enumerate(spread_outcomes(label, payload, passes, self.stop, self._wait_for_pass)):
@@ -272,6 +262,7 @@ class Dispatcher:
         payload = {
             "experiment": self.sweep.experiment.name,
             "settings": self._settings,
+            "code": dict(self.sweep.code),
             "axes": [axis for axis, _ in cases[0]],
             "cases": [[label for _, label in labels] for labels in cases],
             "seconds": seconds,
@@ -402,7 +393,7 @@ class Dispatcher:
             raise _LostBatchError
         try:
             return (future.result(timeout=_GATHER_SECONDS) if state is None else state).result()
-        except KilledWorker:
+        except (KilledWorker, CodeError):
             raise
         except (CancelledRun, TimeoutError) as error:
             raise _LostBatchError from error

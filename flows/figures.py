@@ -17,7 +17,7 @@ from pipeline.approximation import Approximation
 from pipeline.errors import EpsweepError, InputError, one_line, shown
 from pipeline.experiment import Experiment, Label
 from pipeline.figure import Figure as Declared
-from pipeline.grid import declared_figures
+from pipeline.grid import CODE, declared_figures
 from storage import open_results
 from storage.curves import TRIALS, median_curves
 
@@ -244,6 +244,6 @@ def _caption(
         for group, values in settings.items()
         if group != "certificate" or bracketed
         for key, value in values.items()
-        if key != "sha256" and value != defaults.get(group, {}).get(key)
+        if key not in ("sha256", CODE) and value != defaults.get(group, {}).get(key)
     ]
     return [text, ", ".join(other)]

@@ -19,8 +19,9 @@ from distributed.client import ClosedClientError
 from distributed.scheduler import KilledWorker
 
 from flows.batch import limit_threads
+from flows.ready import SCHEDULER_GONE, require_code
 from pipeline.arrays import Matrix, RealArray
-from pipeline.errors import EpsweepError, Halted
+from pipeline.errors import CodeError, EpsweepError, Halted
 from pipeline.experiment import Recipe, describe
 from pipeline.failure import ReportedError, failure_of
 from pipeline.kept import ScaledMatrix
@@ -30,10 +31,11 @@ _POLL_SECONDS = 0.25
 _MOST_LOSSES = 5  # of one group of rows in a pass
 _WINDOW_A_THREAD = 3
 _RUNS_A_THREAD = 4
-SCHEDULER_GONE = "cluster: the scheduler is gone; finished cells are stored: start it and run the same again"
 _LOGGER = logging.getLogger("epsweep")
 _MAKING = threading.Lock()  # all threads of a worker begin at once
 
+_Code: TypeAlias = tuple[tuple[str, str], ...]
+"""Names and digests of a user's own code."""
 _Found: TypeAlias = tuple[str, Piece]
 """The address of the worker, and what it found."""
 
@@ -81,6 +83,8 @@ class ClusterPasses:
         Seconds to wait where there is no worker.
     scaling : optional
         Where the passes are over F / scale.
+    code : tuple of pairs of str
+        Names and digests of a user's own code, which every worker must have.
     """
 
     def __init__(
@@ -90,11 +94,12 @@ class ClusterPasses:
         stop: threading.Event,
         patience: float = 120.0,
         scaling: _Scaling | None = None,
+        code: _Code = (),
     ) -> None:
         self.matrix: Matrix = recipe.make()
         self.dtype = scaling.dtype if scaling else np.dtype(np.float64)
         self._client, self._recipe, self._stop, self._patience = client, recipe, stop, patience
-        self._scaling = scaling
+        self._scaling, self._code = scaling, code
         self._places: dict[int, str] = {}
 
     @property
@@ -123,7 +128,7 @@ class ClusterPasses:
         shape = self.shape[::-1] if transposed else self.shape
         groups = row_groups(shape)
         places = {} if transposed or self._scaling is None else self._places
-        what = kernel, self._recipe, self._scaling, transposed
+        what = kernel, self._recipe, self._code, self._scaling, transposed
         work = _Pass(self._client, what, shared, self._stop, self._patience, places)
         try:
             return work.run(groups, by_rows)
@@ -133,7 +138,7 @@ class ClusterPasses:
     def scaled(self, scale: float, dtype: type[np.floating[Any]]) -> "ClusterPasses":
         """Passes over F / scale in a precision; a group of rows stays with the worker that keeps its entries."""
         scaling = _Scaling(scale, np.dtype(dtype))
-        return ClusterPasses(self._client, self._recipe, self._stop, self._patience, scaling)
+        return ClusterPasses(self._client, self._recipe, self._stop, self._patience, scaling, self._code)
 
 
 class _Pass:
@@ -187,6 +192,8 @@ class _Pass:
                         "out of memory)"
                     ) from error
             except (Exception, CancelledError) as error:
+                if isinstance(error, CodeError):
+                    raise Halt(error) from error
                 if future.status == "error":  # of the function itself
                     raise
                 unfetched += 1
@@ -271,6 +278,7 @@ def _run_length(groups: int, threads: int) -> int:
 def _compute(
     kernel: Kernel,
     recipe: Recipe,
+    code: _Code,
     scaling: _Scaling | None,
     transposed: bool,
     run: Sequence[slice],
@@ -283,7 +291,7 @@ def _compute(
     and takes a third kind for its own.
     """
     try:
-        return get_worker().address, _pieces(kernel, recipe, scaling, transposed, run, shared, parts)
+        return get_worker().address, _pieces(kernel, recipe, code, scaling, transposed, run, shared, parts)
     except EpsweepError:
         raise
     except BaseException as error:
@@ -294,6 +302,7 @@ def _compute(
 def _pieces(
     kernel: Kernel,
     recipe: Recipe,
+    code: _Code,
     scaling: _Scaling | None,
     transposed: bool,
     run: Sequence[slice],
@@ -302,7 +311,7 @@ def _pieces(
 ) -> Piece:
     """Pieces of the groups of a run, joined."""
     with _MAKING:
-        matrix = _matrix(recipe) if scaling is None else _scaled_matrix(recipe, scaling)
+        matrix = _matrix(recipe, code) if scaling is None else _scaled_matrix(recipe, code, scaling)
     limit_threads(get_ident(), len(sys.modules))
     seen, arrays, first = Transposed(matrix) if transposed else matrix, tuple(map(np.asarray, shared)), run[0].start
     joining = Joining()
@@ -313,15 +322,19 @@ def _pieces(
 
 
 @lru_cache(maxsize=1)
-def _matrix(recipe: Recipe) -> Matrix:
+def _matrix(recipe: Recipe, code: _Code) -> Matrix:
+    try:
+        require_code(dict(code))
+    except CodeError as error:
+        raise CodeError(f"cluster: worker {get_worker().address}: {error}") from error
     _scaled_matrix.cache_clear()
     matrix: Matrix = recipe.make()
     return matrix
 
 
 @lru_cache(maxsize=1)  # the file of the one before goes with it
-def _scaled_matrix(recipe: Recipe, scaling: _Scaling) -> ScaledMatrix:
-    return ScaledMatrix(_matrix(recipe), scaling.scale, scaling.dtype, get_worker().local_directory)
+def _scaled_matrix(recipe: Recipe, code: _Code, scaling: _Scaling) -> ScaledMatrix:
+    return ScaledMatrix(_matrix(recipe, code), scaling.scale, scaling.dtype, get_worker().local_directory)
 
 
 def forget_kept() -> None:

@@ -55,6 +55,14 @@ Cluster = Annotated[
 RetryFailed = Annotated[
     bool, Field(json_schema_extra={"description": "Whether cells that failed before are computed again"})
 ]
+AcceptCode = Annotated[
+    bool,
+    Field(
+        json_schema_extra={
+            "description": "Whether code of one's own that has changed is taken for what finished cells were made with"
+        }
+    ),
+]
 Folder = Annotated[
     str | None, Field(json_schema_extra={"description": "Makes spec a text, of which files and modules are there"})
 ]
@@ -84,6 +92,7 @@ def sweep_flow(
     store: Store,
     cluster: Cluster = "local",
     retry_failed: RetryFailed = False,
+    accept_code: AcceptCode = False,
     folder: Folder = None,
     files: Files = None,
 ) -> "Summary | State[None]":
@@ -99,6 +108,8 @@ def sweep_flow(
         As `flows.clusters.open_cluster` takes it.
     retry_failed : bool
         Whether cells that failed before are computed again.
+    accept_code : bool
+        Whether code of a user's own that has changed is taken for what finished cells were computed with.
     folder : str or None
         Folder of a specification that `spec` is the text of: files that it names and modules of its user's own are
         there. Whoever has checked a file passes its text, so that what was checked is what runs.
@@ -114,7 +125,7 @@ def sweep_flow(
     ended.clear()
     with logs_in_prefect():
         try:
-            return _run(load(spec, folder, files or {}), store, cluster, retry_failed)
+            return _run(load(spec, folder, files or {}), store, cluster, retry_failed, accept_code)
         except (Interrupted, KeyboardInterrupt, TerminationSignal) as error:
             message = str(error) or f"stopped; {_REMEDY}"
             ended.append(Interrupted(message))
@@ -126,7 +137,7 @@ def sweep_flow(
             return Failed(message=str(error), data=error)
 
 
-def _run(sweep: Sweep, store: str, cluster: str, retry_failed: bool) -> "Summary | State[None]":
+def _run(sweep: Sweep, store: str, cluster: str, retry_failed: bool, accept_code: bool) -> "Summary | State[None]":
     _LOGGER.info(
         "sweep %s into %s on %s",
         sweep.name,
@@ -134,7 +145,7 @@ def _run(sweep: Sweep, store: str, cluster: str, retry_failed: bool) -> "Summary
         cluster,
         extra={"event": "start", "sweep": sweep.name, "store": store, "cluster": cluster},
     )
-    with Writer.open(store, sweep) as writer:
+    with Writer.open(store, sweep, accept_code=accept_code) as writer:
         take_over(store)
         chosen = check_cluster(cluster)
         with open_cluster(chosen) as running:

@@ -43,6 +43,10 @@ class InputError(EpsweepError):
     """A specification, an argument or a matrix that cannot be used as given."""
 
 
+class CodeError(InputError):
+    """Code of a user's own that a process cannot import, or that is other code than was asked for."""
+
+
 class StoreError(EpsweepError):
     """A result store that cannot be opened, extended or written."""
 

@@ -1,13 +1,11 @@
 """Generating functions f(x, y), and of more points f(x, y, z): the built-in ones and a user's own."""
 
-import importlib
 import inspect
 import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 from typing_extensions import TypeAliasType
@@ -15,9 +13,9 @@ from typing_extensions import TypeAliasType
 from pipeline import formulas
 from pipeline.arrays import FloatArray
 from pipeline.containers import REAL, plain_array
-from pipeline.errors import InputError, one_line, shown
-from pipeline.failure import failure_of, stops
+from pipeline.errors import InputError, shown
 from pipeline.formulas import EntryFunction, exp_of_minus, of_distance, of_product
+from pipeline.own_code import imported
 
 FunctionLike = TypeAliasType("FunctionLike", "str | Mapping[str, object] | EntryFunction | GeneratingFunction")
 """A name, a mapping of name and parameters, or a function of points."""
@@ -380,20 +378,6 @@ def _of_callable(entries: EntryFunction, name: str, source: str, label: str = ""
     order = _order(entries)
     arguments = ", ".join(["X", "Y", "Z"][:order] if order <= 3 else [f"X{k + 1}" for k in range(order)])
     return GeneratingFunction(label or name, f"{name}({arguments})", source, entries, symmetric=False, order=order)
-
-
-def imported(field: str, name: str) -> Any:
-    """Import ``module:name``, which runs the module's code; InputError naming the field if that fails."""
-    module, _, attribute = name.partition(":")
-    try:
-        return getattr(importlib.import_module(module), attribute)
-    except BaseException as error:
-        if stops(error):
-            raise
-        raise InputError(
-            f"{field}: {shown(name)} cannot be imported ({failure_of(error, [module]).message}); "
-            f"put {one_line(module, 80)}.py beside the spec, in the working directory or on PYTHONPATH"
-        ) from error
 
 
 def _unknown(name: str) -> InputError:

@@ -16,11 +16,13 @@ from pipeline.experiment import Case, Experiment, Label
 from pipeline.experiments import get_experiment
 from pipeline.figure import Figure
 from pipeline.files import sha256_of
+from pipeline.own_code import code_digest
 from pipeline.ranges import Range, RealRange
 from pipeline.spec import complete_figures, declared_figures, validate
 from pipeline.spec_text import MAX_SPEC_CHARACTERS, parse_yaml, read_text
 
 __all__ = [
+    "CODE",
     "MAX_CELLS",
     "MAX_SPEC_CHARACTERS",
     "Labels",
@@ -34,6 +36,8 @@ __all__ = [
     "positions",
 ]
 
+CODE = "code"
+"""Key of a digest of code among the settings that a store records."""
 MAX_CELLS = 20_000_000
 _MAX_EVALUATED = 5 * MAX_CELLS
 
@@ -76,10 +80,25 @@ class Sweep:
         return files
 
     @cached_property
+    def code(self) -> Mapping[str, str]:
+        """Digest of each function or experiment of a user's own, by ``module:name``, as this process imported it."""
+        axes = [axis.name for axis in self.experiment.axes if axis.imports]
+        names = [label for axis in axes for label in map(str, self.labels[axis]) if label not in self.files]
+        own = {name.partition("(")[0] for name in (self.experiment.name, *names) if ":" in name}
+        return {name: code_digest(name) for name in sorted(own)}
+
+    @cached_property
     def used_settings(self) -> dict[str, dict[str, object]]:
-        """The groups of settings that influence the values of this sweep; a file's digest is one of its own."""
+        """The groups of settings that influence the values of this sweep; a digest of a file or code is one of its own.
+
+        Raises
+        ------
+        InputError
+            If a file cannot be read, or it cannot be told what code was imported.
+        """
         groups = sorted(self.experiment.settings_used(self.labels))
-        digests = {name: {"sha256": digest} for name, digest in self.digests.items()}
+        digests: dict[str, dict[str, object]] = {name: {"sha256": each} for name, each in self.digests.items()}
+        digests |= {name: {CODE: digest} for name, digest in self.code.items()}
         return {group: getattr(self.settings, group).model_dump() for group in groups} | digests
 
     @cached_property

@@ -5,7 +5,16 @@ from storage.export import export
 from storage.failures import FailureGroup, failure_groups, failures, grouped_failures
 from storage.lock import reserved, single_writer
 from storage.merge import Merged, merge
-from storage.results import Writer, damage_report, damaged_cells, open_results, pending, store_experiment, sweep_status
+from storage.results import (
+    Writer,
+    changed_code,
+    damage_report,
+    damaged_cells,
+    open_results,
+    pending,
+    store_experiment,
+    sweep_status,
+)
 from storage.schema import Status
 from storage.verified import DamagedChunk
 
@@ -15,6 +24,7 @@ __all__ = [
     "Merged",
     "Status",
     "Writer",
+    "changed_code",
     "damage_report",
     "damaged_cells",
     "export",

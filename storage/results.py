@@ -15,6 +15,8 @@ from pipeline.experiment import Experiment, Label, Outcome
 from pipeline.experiments import code_allowed, get_experiment
 from pipeline.grid import Sweep, positions
 from storage import provenance
+from storage.agreement import Changed, check_arrays, check_identity, code_of
+from storage.description import described, description_of
 from storage.document import Document, mend_copies, new_store, read_document, write_labels
 from storage.location import ROOT, Location, locate
 from storage.schema import FORMAT, MAIN_QUANTITY, Status, identity
@@ -92,6 +94,9 @@ def damage_report(path: str | Path) -> list[str]:
 def store_experiment(path: str | Path) -> Experiment:
     """Return the experiment whose results a store holds.
 
+    One of a user's own is imported where code is allowed; otherwise, or if it cannot be, it is what the store says of
+    it, which is enough to read and to draw, without its theory.
+
     Raises
     ------
     StoreError
@@ -104,30 +109,43 @@ def store_experiment(path: str | Path) -> Experiment:
 def experiment_of(location: Location, document: Document) -> Experiment:
     """Return the experiment of a store; StoreError if this version does not know it."""
     name = document.attributes.get("experiment")
+    own = ":" in str(name)
+    if own and not code_allowed():
+        return described(document)
     try:
         experiment = get_experiment(name, allow_code=code_allowed())
     except InputError as error:
-        if ":" in str(name):
-            raise InputError(str(error).replace("add --allow-code, or set", "set")) from error
+        if own:
+            return described(document)
         raise StoreError(
             f"store: {location} holds the experiment {name!r}, which this version does not know; upgrade it"
         ) from error
     if [axis.name for axis in experiment.axes] != list(document.labels):
+        if own:
+            return described(document)
         raise StoreError(f"store: {location} has the axes {', '.join(document.labels)}, which are not those of {name}")
     return experiment
 
 
-def sweep_status(path: str | Path, sweep: Sweep) -> StatusBox:
+def sweep_status(path: str | Path, sweep: Sweep, *, accept_code: bool = False) -> StatusBox:
     """Status of every cell in the box of a sweep.
 
     Missing where the store does not reach, does not exist, or is damaged.
+
+    Parameters
+    ----------
+    path : str or Path
+    sweep : Sweep
+    accept_code : bool
+        Whether code of a user's own may be other than that of the finished cells.
     """
     status = np.full(sweep.wanted.shape, Status.MISSING, dtype=np.int8)
     location = locate(path)
     if not location.exists():
         return status
     document = read_document(location)
-    check_identity(location, document, identity(sweep.experiment, {}), sweep.used_settings)
+    check_identity(location, document, identity(sweep.experiment, {}), sweep.used_settings, accept_code=accept_code)
+    check_arrays(location, document, sweep.experiment)
     here, there = [], []
     for axis, labels in sweep.labels.items():
         index = {label: i for i, label in enumerate(document.labels[axis])}
@@ -138,6 +156,12 @@ def sweep_status(path: str | Path, sweep: Sweep) -> StatusBox:
         there.append([j for _, j in pairs])
     status[np.ix_(*here)] = read_array(document.verified(location), "status")[np.ix_(*there)]
     return status
+
+
+def changed_code(path: str | Path, sweep: Sweep) -> list[str]:
+    """Functions and experiments of a user's own of which a store has other code, or none, than a sweep."""
+    stored = code_of(read_document(locate(path)))
+    return [name for name, digest in sweep.code.items() if stored.get(name) != digest]
 
 
 def pending(sweep: Sweep, status: StatusBox, *, retry_failed: bool) -> npt.NDArray[np.bool_]:
@@ -162,8 +186,16 @@ class Writer:
 
     @classmethod
     @contextmanager
-    def open(cls, path: str | Path, sweep: Sweep) -> Iterator[Self]:
+    def open(cls, path: str | Path, sweep: Sweep, *, accept_code: bool = False) -> Iterator[Self]:
         """Create or extend the store of a sweep, mend what is damaged, and hold its lock.
+
+        Parameters
+        ----------
+        path : str or Path
+        sweep : Sweep
+        accept_code : bool
+            Whether code of a user's own may be other than that of the finished cells; its digest is then recorded in
+            place of theirs, which stays in the record of this session.
 
         Raises
         ------
@@ -172,16 +204,18 @@ class Writer:
             refuses.
         """
         location = locate(path)
+        accepted: Changed = {}
         with location.lock():
             if location.exists():
-                document = read_document(location)
-                check_identity(location, document, identity(sweep.experiment, {}), sweep.used_settings)
+                document, wanted = read_document(location), identity(sweep.experiment, {})
+                accepted = check_identity(location, document, wanted, sweep.used_settings, accept_code=accept_code)
+                check_arrays(location, document, sweep.experiment)
             else:
                 document = _create(location, sweep)
-            sessions = [*sessions_of(document), provenance.session(sweep.text)]
+            sessions = [*sessions_of(document), provenance.session(sweep.text, accepted)]
             settings = json.loads(document.attributes["settings"]) | sweep.used_settings
             changes = {"settings": json.dumps(settings, sort_keys=True), "spec": sweep.text}
-            changes[MAIN_QUANTITY] = sweep.experiment.main  # which stores of 0.8.0 and before do not say
+            changes |= {MAIN_QUANTITY: sweep.experiment.main, **description_of(sweep.experiment)}
             document = document.with_attributes(changes | {"sessions": json.dumps(sessions)})
             document = extend(location, document, sweep.labels, sweep.wanted)
             try:
@@ -234,35 +268,6 @@ class CellFile:
             ) from error
 
 
-def check_identity(
-    location: Location,
-    document: Document,
-    wanted: Mapping[str, object],
-    settings: Mapping[str, Mapping[str, object]],
-    other: str = "this spec",
-) -> None:
-    """Refuse a sweep, or another store, whose values would not belong with those that are stored."""
-    attributes = document.attributes
-    for key in ("experiment", "revision"):
-        if attributes.get(key) != wanted.get(key):
-            have, value = attributes.get(key), wanted.get(key)
-            raise StoreError(f"store: {location} has {key} {have!r}, {other} {value!r}; use another --store")
-    stored = json.loads(attributes["settings"])
-    for group, values in settings.items():
-        for name, value in values.items() if group in stored else ():
-            if stored[group].get(name) != value:
-                have = stored[group].get(name)
-                if name == "sha256":
-                    raise StoreError(
-                        f"store: {location} was computed with other contents of {group} (sha256 {have}, {other} has "
-                        f"{value}); use another --store, or give the file another name"
-                    )
-                raise StoreError(
-                    f"store: {location} was computed with settings.{group}.{name} = {have!r}, {other} says "
-                    f"{value!r}; use another --store, or set it to {have!r}"
-                )
-
-
 def _create(location: Location, sweep: Sweep) -> Document:
     """Publish an empty store: it appears whole or not at all."""
     status = np.where(sweep.wanted, Status.MISSING, Status.SKIPPED).astype(np.int8)
@@ -272,6 +277,7 @@ def _create(location: Location, sweep: Sweep) -> Document:
         "coordinates": "message",  # text beside the numbers: reductions and masks leave it alone
         **identity(sweep.experiment, sweep.used_settings),
         MAIN_QUANTITY: sweep.experiment.main,
+        **description_of(sweep.experiment),
         "sessions": "[]",
     }
     location.publish(new_store(sweep.experiment, sweep.labels, status, attributes))

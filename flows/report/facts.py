@@ -14,6 +14,7 @@ import xarray as xr
 from flows.report.tables import Table, number
 from pipeline.errors import one_line
 from pipeline.experiment import Experiment, Label
+from pipeline.grid import CODE
 from storage import Status, grouped_failures
 
 _NAMED_FAILURES = 20
@@ -176,7 +177,7 @@ class Facts:
         rows = [
             (group, ", ".join(f"{name} = {_value(value)}" for name, value in values.items()))
             for group, values in self._settings.items()
-            if "sha256" not in values
+            if "sha256" not in values and CODE not in values
         ]
         return Table("Settings that influence values", ("Group", "Settings"), rows)
 
@@ -185,6 +186,12 @@ class Facts:
         """Files of the sweep and the digests of their contents."""
         rows = [(name, str(values["sha256"])) for name, values in self._settings.items() if "sha256" in values]
         return Table("Files", ("File", "SHA-256"), rows)
+
+    @cached_property
+    def code(self) -> Table:
+        """Functions and experiments of a user's own and the digests of their code."""
+        rows = [(name, str(values[CODE])) for name, values in self._settings.items() if CODE in values]
+        return Table("Code of one's own", ("Name", "SHA-256"), rows)
 
     @cached_property
     def specs(self) -> list[tuple[str, str]]:

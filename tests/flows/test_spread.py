@@ -16,10 +16,9 @@ from distributed import Client, LocalCluster
 from threadpoolctl import threadpool_limits
 
 import flows.spread
-from flows.batch import unreadable
-from flows.dispatch import Dispatcher
 from flows.launch import RESTARTING
 from flows.planning import make_plan
+from flows.ready import check_workers, lacking
 from flows.spread import ClusterPasses, Halt, _run_length, forget_kept
 from pipeline.errors import EpsweepError, InputError
 from pipeline.files import FileRecipe
@@ -220,21 +219,20 @@ def test_tasks_have_several_groups_where_there_are_many_and_find_the_same(client
 def test_worker_that_reads_another_file_is_named_before_cells_are_sent(client, tmp_path):
     np.save(tmp_path / "data.npy", np.ones((6, 4)))
     recipe = FileRecipe.of(str(tmp_path / "data.npy"))
-    assert set(client.run(unreadable, [recipe]).values()) == {""}
+    assert set(client.run(lacking, [recipe], {}).values()) == {""}
     text = "name: t\ngrid:\n  - {function: {file: data.npy}, r: [2], method: [svd], seeds: 1}\n"
     mine = parse_sweep(text, folder=tmp_path)
-    dispatcher = Dispatcher(mine, None, client, None, None)
-    dispatcher._check_files()
+    check_workers(client, mine)
     gone = tmp_path / "gone.npy"
     mine.settings.files["data.npy"] = str(gone)
     np.save(gone, np.ones((6, 4)))
     unlinked = FileRecipe.of(str(gone))
     gone.unlink()
-    problems = set(client.run(unreadable, [unlinked]).values())
+    problems = set(client.run(lacking, [unlinked], {}).values())
     assert len(problems) == 1
     assert problems.pop().startswith(f"file: {gone} cannot be read (FileNotFoundError")
     with pytest.raises(InputError, match="cannot be read"):
-        dispatcher._check_files()
+        check_workers(client, mine)
 
 
 @pytest.mark.parametrize("in_place", [True, False])
