@@ -19,6 +19,7 @@ from distributed.client import ClosedClientError
 from distributed.scheduler import KilledWorker
 
 from flows.batch import limit_threads
+from pipeline.arithmetic import own_state
 from pipeline.arrays import Matrix, RealArray
 from pipeline.errors import EpsweepError
 from pipeline.experiment import Recipe, describe
@@ -267,6 +268,7 @@ def _run_length(groups: int, threads: int) -> int:
     return length
 
 
+@own_state()
 def _compute(
     kernel: Kernel,
     recipe: Recipe,

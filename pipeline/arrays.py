@@ -12,7 +12,8 @@ FloatArray: TypeAlias = npt.NDArray[np.float64]
 RealArray: TypeAlias = npt.NDArray[Any]
 """Single or double precision."""
 
-_LARGEST = 1e300
+LARGEST = 1e300
+"""Entries beyond this overflow in a decomposition."""
 SINGLE_RESOLVES = 1e-3
 """Relative errors below this are pursued in double precision."""
 ROUNDING_LEVEL = 16 * float(np.finfo(np.float64).eps)
@@ -97,10 +98,8 @@ def _checked(array: npt.NDArray[Any], name: str) -> FloatArray:
         raise InputError(f"{name}: dtype {array.dtype} is not real; pass real numbers")
     array = array.astype(np.float64, copy=False)
     check_finite(array, name)
-    if (largest := float(np.abs(array).max())) > _LARGEST:
-        raise InputError(
-            f"{name}: entries up to {largest:.3g} overflow in a decomposition; scale them below {_LARGEST}"
-        )
+    if (largest := float(np.abs(array).max())) > LARGEST:
+        raise InputError(f"{name}: entries up to {largest:.3g} overflow in a decomposition; scale them below {LARGEST}")
     return array
 
 

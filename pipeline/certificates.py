@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
+from pipeline.arithmetic import own_state
 from pipeline.arrays import BlockMatrix, FloatArray, as_matrix
 from pipeline.errors import InputError
 from pipeline.hadamard_bounds import Certificate, HadamardPolynomial, by_welch_bound, promising
@@ -99,6 +100,7 @@ def tail_bound(decomposition: Decomposition, rank: int) -> float:
     return math.nextafter(max(0.0, tail * (1 - _ROUNDING)) / math.sqrt(n1 * n2) * largest, 0.0)
 
 
+@own_state()
 def lower_bound(matrix: npt.ArrayLike | BlockMatrix, rank: int, bound: Literal["best", "tail"] = "best") -> float:
     """Certified lower bound of min max|F − G| over all G of rank at most r.
 

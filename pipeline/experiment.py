@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel
 
+from pipeline.arithmetic import own_state
 from pipeline.errors import InputError, shown, without_secrets
 from pipeline.passes import Passes
 
@@ -338,7 +339,8 @@ class Experiment:
             members = list(group)
             started = perf_counter()
             try:
-                shared = self.prepare(members[0], settings, spread)
+                with own_state():
+                    shared = self.prepare(members[0], settings, spread)
             except (Exception, SystemExit) as error:
                 preparation = perf_counter() - started
                 yield from (Outcome(None, describe(error), preparation) for _ in members)
@@ -352,7 +354,8 @@ class Experiment:
         """Compute one case; `seconds` includes its share of the preparation."""
         started = perf_counter()
         try:
-            values = {name: float(value) for name, value in self.evaluate(shared, case, settings).items()}
+            with own_state():
+                values = {name: float(value) for name, value in self.evaluate(shared, case, settings).items()}
         except (Exception, SystemExit) as error:
             return Outcome(None, describe(error))
         if bad := [name for name, value in values.items() if not np.isfinite(value)]:

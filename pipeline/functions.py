@@ -1,6 +1,5 @@
 """Generating functions f(x, y), and of more points f(x, y, z): the built-in ones and a user's own."""
 
-import importlib
 import inspect
 import math
 import re
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from pipeline import formulas
+from pipeline.arithmetic import import_undisturbed, own_state, users_state
 from pipeline.arrays import FloatArray
 from pipeline.errors import InputError, one_line, shown
 from pipeline.formulas import EntryFunction, exp_of_minus, of_distance, of_product
@@ -112,7 +112,8 @@ class GeneratingFunction:
         InputError
             If a user's function returns something other than real numbers of shape (n1, n2, …).
         """
-        values = np.asarray(self.entries(*points))
+        with own_state() if self.built_in else users_state():
+            values = np.asarray(self.entries(*points))
         shape = tuple(map(len, points))
         if values.shape != shape or values.dtype.kind not in "fiub":
             raise InputError(
@@ -313,7 +314,8 @@ def get_function(name: str) -> GeneratingFunction:
 
     A user's function takes X of shape (n1, m) and Y of shape (n2, m) and returns an array of shape (n1, n2). One that
     takes d > 2 arrays of points defines a tensor of order d and returns an array of shape (n1, …, nd). Parameters
-    follow in brackets, as in ``gaussian(scale=2)``; a user's function is given them by keyword.
+    follow in brackets, as in ``gaussian(scale=2)``; a user's function is given them by keyword. It runs with NumPy's
+    default error state, and what its module sets of that state or of Python's warnings ends with the import.
 
     Raises
     ------
@@ -350,7 +352,7 @@ def imported(field: str, name: str) -> Any:
     """Import ``module:name``, which runs the module's code; InputError naming the field if that fails."""
     module, _, attribute = name.partition(":")
     try:
-        return getattr(importlib.import_module(module), attribute)
+        return getattr(import_undisturbed(module), attribute)
     except (Exception, SystemExit) as error:
         raise InputError(
             f"{field}: {shown(name)} cannot be imported ({type(error).__name__}: {one_line(error)}); "

@@ -10,6 +10,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.arithmetic import own_state
 from pipeline.arrays import FloatArray, check_finite
 from pipeline.blas import one_blas_thread
 from pipeline.errors import InputError
@@ -55,6 +56,7 @@ class FunctionTensor:
         """Type of the entries."""
         return np.dtype(np.float64)
 
+    @own_state()
     def block(self, *ranges: slice) -> FloatArray:
         """Compute the entries of a contiguous range of every mode.
 

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.approximation import checked_rank, checked_seed, get_method, validated
+from pipeline.arithmetic import own_state
 from pipeline.arrays import FloatArray, as_tensor
 from pipeline.certificates import CertificateSettings, certified_bound, checked_bound, tail_bound
 from pipeline.errors import InputError
@@ -49,6 +50,7 @@ class TensorApproximation:
     history: FloatArray = field(repr=False)
     stopped: str
 
+    @own_state()
     def to_numpy(self) -> FloatArray:
         """Return all entries of G, shape (n_1, …, n_d)."""
         shape = tuple(core.shape[1] for core in self.cores)
@@ -142,6 +144,7 @@ def find_train(problem: TensorProblem, rank: int, method: str, settings: object,
     return tuple(core.astype(np.float64) for core in cores), errors, stopped
 
 
+@own_state()
 def approximate_tensor(
     tensor: npt.ArrayLike | FunctionTensor,
     rank: int,
