@@ -329,9 +329,7 @@ def test_singular_values_of_signs_are_exact_to_rounding_of_the_largest():
 def test_randomized_decomposition_is_that_of_entries_near_one_bit_for_bit(exponent, power_iterations):
     """Kind: products with F and with its transpose over- or underflow; entries to 1e300 are accepted."""
     matrix = with_spectrum(0.9 ** np.arange(120), 150, 120)
-    near, far = (
-        randomized_svd(np.ldexp(matrix, each), 20, power_iterations, seed=1) for each in (0, exponent)
-    )
+    near, far = (randomized_svd(np.ldexp(matrix, each), 20, power_iterations, seed=1) for each in (0, exponent))
     assert np.array_equal(far.u, near.u)
     assert np.array_equal(far.vt, near.vt)
     assert np.array_equal(far.s, np.ldexp(near.s, exponent))
