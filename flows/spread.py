@@ -20,6 +20,7 @@ from distributed.scheduler import KilledWorker
 
 from flows.batch import limit_threads
 from flows.ready import SCHEDULER_GONE, require_code
+from pipeline.arithmetic import own_state
 from pipeline.arrays import Matrix, RealArray
 from pipeline.errors import CodeError, EpsweepError, Halted
 from pipeline.experiment import Recipe, describe
@@ -275,6 +276,7 @@ def _run_length(groups: int, threads: int) -> int:
     return length
 
 
+@own_state()
 def _compute(
     kernel: Kernel,
     recipe: Recipe,

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ValidationError
 from typing_extensions import TypeAliasType
 
+from pipeline.arithmetic import own_state
 from pipeline.arrays import BlockMatrix, FloatArray, MatrixLike, as_matrix, entries_of
 from pipeline.certificates import CertificateSettings, certified_bound, checked_bound
 from pipeline.embedding import EmbeddingSettings, random_embedding
@@ -197,6 +198,7 @@ def get_method(name: str) -> Method:
     return METHODS[name]
 
 
+@own_state()
 def approximate(
     matrix: MatrixLike,
     rank: int,

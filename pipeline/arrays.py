@@ -16,7 +16,8 @@ FloatArray = TypeAliasType("FloatArray", npt.NDArray[np.float64])
 RealArray = TypeAliasType("RealArray", npt.NDArray[Any])
 """Single or double precision."""
 
-_LARGEST = 1e300
+LARGEST = 1e300
+"""Entries beyond this overflow in a decomposition."""
 _CONVERTED_BYTES = 2 * 2**30  # the most that numpy.asarray makes of an array in blocks
 SINGLE_RESOLVES = 1e-3
 """Relative errors below this are pursued in double precision."""
@@ -191,10 +192,8 @@ def _real(values: Any, name: str) -> RealArray:
 def _checked(array: RealArray, name: str) -> FloatArray:
     array = array.astype(np.float64, copy=False)
     check_finite(array, name)
-    if (largest := float(np.abs(array).max())) > _LARGEST:
-        raise InputError(
-            f"{name}: entries up to {largest:.3g} overflow in a decomposition; scale them below {_LARGEST}"
-        )
+    if (largest := float(np.abs(array).max())) > LARGEST:
+        raise InputError(f"{name}: entries up to {largest:.3g} overflow in a decomposition; scale them below {LARGEST}")
     return array
 
 

@@ -19,6 +19,7 @@ import numpy.typing as npt
 import scipy.linalg
 
 from pipeline.approximation import checked_rank, checked_seed
+from pipeline.arithmetic import own_state
 from pipeline.arrays import ROUNDING_LEVEL, BlockMatrix, FloatArray, as_matrix
 from pipeline.containers import plain_array
 from pipeline.errors import InputError, shown
@@ -108,6 +109,7 @@ def compression(shape: Sequence[int], rank: int) -> float:
     return math.prod(sizes) / sum(ranks[k] * size * ranks[k + 1] for k, size in enumerate(sizes))
 
 
+@own_state()
 def singular_value_gap(values: npt.ArrayLike, rank: int) -> SpectralGap:
     """Gap after the leading `rank` singular values; after the last one, σ_{r+1} = 0.
 
@@ -140,6 +142,7 @@ def singular_value_gap(values: npt.ArrayLike, rank: int) -> SpectralGap:
     return SpectralGap(here - after, (here - after) / here if here > 0 else 0.0)
 
 
+@own_state()
 def principal_angles(a: npt.ArrayLike, b: npt.ArrayLike) -> FloatArray:
     """Principal angles between the column spaces of A and B, in radians, smallest first.
 
@@ -180,6 +183,7 @@ def principal_angles(a: npt.ArrayLike, b: npt.ArrayLike) -> FloatArray:
     return angles
 
 
+@own_state()
 def mean_sine(angles: npt.ArrayLike) -> float:
     """Sum of the sines of principal angles by their number: 0 for the same subspace, 1 for orthogonal ones.
 
@@ -191,6 +195,7 @@ def mean_sine(angles: npt.ArrayLike) -> float:
     return float(np.mean(np.sin(angles)))
 
 
+@own_state()
 def leading_subspace_angles(f1: npt.ArrayLike | BlockMatrix, f2: npt.ArrayLike | BlockMatrix, rank: int) -> FloatArray:
     """Principal angles between the spans of the leading left singular vectors of two matrices with the same rows.
 
@@ -229,6 +234,7 @@ def leading_subspace_angles(f1: npt.ArrayLike | BlockMatrix, f2: npt.ArrayLike |
     return principal_angles(lapack_svd(first).u[:, :rank], lapack_svd(second).u[:, :rank])
 
 
+@own_state()
 def nonnegative_error(
     matrix: npt.ArrayLike | BlockMatrix,
     rank: int,

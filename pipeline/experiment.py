@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel
 
+from pipeline.arithmetic import own_state
 from pipeline.containers import real_number
 from pipeline.errors import InputError, shown
 from pipeline.failure import failure_of, stops, text_of
@@ -346,7 +347,8 @@ class Experiment:
             members = list(group)
             started, failed, shared = perf_counter(), None, None
             try:
-                shared = self.prepare(members[0], settings, spread)
+                with own_state():
+                    shared = self.prepare(members[0], settings, spread)
             except BaseException as error:
                 failed = self._failed(members[0], error)
             preparation = perf_counter() - started
@@ -361,7 +363,9 @@ class Experiment:
         """Compute one case; `seconds` includes its share of the preparation."""
         started = perf_counter()
         try:
-            values = {name: real_number(value, name) for name, value in self.evaluate(shared, case, settings).items()}
+            with own_state():
+                found = self.evaluate(shared, case, settings).items()
+                values = {name: real_number(value, name) for name, value in found}
         except BaseException as error:
             return self._failed(case, error)
         if bad := [name for name, value in values.items() if not np.isfinite(value)]:

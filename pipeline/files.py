@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.arithmetic import own_state
 from pipeline.arrays import BlockArray, FloatArray, check_finite
 from pipeline.errors import InputError, one_line
 from pipeline.passes import STORED_BYTES
@@ -176,6 +177,7 @@ class FileMatrix(BlockArray):
         """Length of each mode."""
         return tuple(map(int, self._values.shape))
 
+    @own_state()
     def block(self, *ranges: slice) -> FloatArray:
         """Entries of a contiguous range of every mode, in double precision.
 

@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy.stats
 
+from pipeline.arithmetic import own_state
 from pipeline.arrays import FloatArray
 from pipeline.checked import floats
 from pipeline.errors import InputError, shown
@@ -99,6 +100,7 @@ class Comparison:
     best: Model | None
 
 
+@own_state()
 def power_law(x: npt.ArrayLike, values: npt.ArrayLike, level: float = 0.95) -> Fit:
     """Fit the power p in value ≈ c xᵖ, the slope of the log of the value in log x.
 
@@ -134,6 +136,7 @@ def power_law(x: npt.ArrayLike, values: npt.ArrayLike, level: float = 0.95) -> F
     return _fit("x", np.log(points), quantity, level)
 
 
+@own_state()
 def log_growth(n: npt.ArrayLike, values: npt.ArrayLike, level: float = 0.95) -> Fit:
     """Fit the power p in value ≈ c (log n)ᵖ, log the natural logarithm.
 
@@ -150,6 +153,7 @@ def log_growth(n: npt.ArrayLike, values: npt.ArrayLike, level: float = 0.95) -> 
     return _fit("n", np.log(np.log(sizes)), quantity, level)
 
 
+@own_state()
 def flatness(x: npt.ArrayLike, values: npt.ArrayLike, level: float = 0.95) -> Flatness:
     """Change of log₁₀ of the value per decade of x, which is the power of `power_law`, and the range of the medians.
 
@@ -167,6 +171,7 @@ def flatness(x: npt.ArrayLike, values: npt.ArrayLike, level: float = 0.95) -> Fl
         return Flatness(change, float(np.exp(np.ptp(_log_medians(quantity)))))
 
 
+@own_state()
 def local_slopes(n: npt.ArrayLike, values: npt.ArrayLike, level: float = 0.95) -> tuple[Fit, ...]:
     """Fit the slope of the log of the value in log n between each size and the next.
 
@@ -188,6 +193,7 @@ def local_slopes(n: npt.ArrayLike, values: npt.ArrayLike, level: float = 0.95) -
     return tuple(_fit("n", np.log(sizes[pair]), quantity[:, pair], level) for pair in pairs)
 
 
+@own_state()
 def compare_growth(
     n: npt.ArrayLike, values: npt.ArrayLike, level: float = 0.95, flat_factor: float = 1.25
 ) -> Comparison:

@@ -11,6 +11,7 @@ import numpy as np
 from typing_extensions import TypeAliasType
 
 from pipeline import formulas
+from pipeline.arithmetic import own_state, users_state
 from pipeline.arrays import FloatArray
 from pipeline.containers import REAL, plain_array
 from pipeline.errors import InputError, shown
@@ -115,7 +116,8 @@ class GeneratingFunction:
         InputError
             If a user's function returns something other than real numbers of shape (n1, n2, …), or more than these.
         """
-        values = plain_array(self.entries(*points), f"function: what {self.name} returned")
+        with own_state() if self.built_in else users_state():
+            values = plain_array(self.entries(*points), f"function: what {self.name} returned")
         shape = tuple(map(len, points))
         if values.shape != shape or values.dtype.kind not in REAL:
             raise InputError(
@@ -316,7 +318,8 @@ def get_function(name: str) -> GeneratingFunction:
 
     A user's function takes X of shape (n1, m) and Y of shape (n2, m) and returns an array of shape (n1, n2). One that
     takes d > 2 arrays of points defines a tensor of order d and returns an array of shape (n1, …, nd). Parameters
-    follow in brackets, as in ``gaussian(scale=2)``; a user's function is given them by keyword.
+    follow in brackets, as in ``gaussian(scale=2)``; a user's function is given them by keyword. It runs with NumPy's
+    default error state, and what its module sets of that state or of Python's warnings ends with the import.
 
     Raises
     ------

@@ -1,7 +1,6 @@
 """A user's own code: modules found and imported, and the digest by which a store and every worker know it."""
 
 import hashlib
-import importlib
 import re
 import sys
 from collections.abc import Iterator, Mapping
@@ -11,6 +10,7 @@ from importlib.metadata import packages_distributions, requires, version
 from pathlib import Path
 from typing import Any
 
+from pipeline.arithmetic import import_undisturbed
 from pipeline.errors import CodeError, InputError, one_line, shown
 from pipeline.failure import failure_of, stops
 from pipeline.own_modules import (
@@ -56,7 +56,7 @@ def imported(field: str, name: str, places: str = "beside the spec, in the worki
         keep_sources()
         hidden = hidden_by(top, own_folders())
         if hidden is None:
-            return getattr(importlib.import_module(module), attribute)
+            return getattr(import_undisturbed(module), attribute)
     except BaseException as error:
         if stops(error):
             raise

@@ -15,6 +15,7 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from pipeline.arithmetic import own_state
 from pipeline.arrays import BlockMatrix, FloatArray, Matrix, RealArray, divided, entries_of
 from pipeline.kept import ScaledMatrix
 
@@ -189,6 +190,7 @@ class LocalPasses:
         """Make one pass."""
         matrix = Transposed(self.matrix) if transposed else self.matrix
 
+        @own_state()  # threads of a pool begin with NumPy's defaults
         def work(rows: slice) -> Piece:
             return kernel(matrix, rows, tuple(shared), tuple(each[rows] for each in by_rows))
 

@@ -10,6 +10,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.arithmetic import own_state
 from pipeline.arrays import BlockArray, FloatArray, check_finite
 from pipeline.blas import one_blas_thread
 from pipeline.errors import InputError, shown
@@ -50,6 +51,7 @@ class FunctionTensor(BlockArray):
         """Length of each mode."""
         return tuple(map(len, self.points))
 
+    @own_state()
     def block(self, *ranges: slice) -> FloatArray:
         """Compute the entries of a contiguous range of every mode.
 

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from typing_extensions import TypeAliasType
 
 from pipeline.approximation import checked_rank, checked_seed, described, get_method, relative, validated
+from pipeline.arithmetic import own_state
 from pipeline.arrays import BlockArray, FloatArray, as_tensor
 from pipeline.certificates import CertificateSettings, certified_bound, checked_bound, tail_bound
 from pipeline.errors import InputError, shown
@@ -62,6 +63,7 @@ class TensorApproximation:
         ranks = ", ".join(str(core.shape[2]) for core in self.cores[:-1])
         return f"TensorApproximation({shape}, TT ranks {ranks}, {described(self)})"
 
+    @own_state()
     def to_numpy(self) -> FloatArray:
         """Return all entries of G, shape (n_1, …, n_d)."""
         shape = tuple(core.shape[1] for core in self.cores)
@@ -170,6 +172,7 @@ def find_train(
     return tuple(core.astype(np.float64) for core in cores), errors, stopped
 
 
+@own_state()
 def approximate_tensor(
     tensor: TensorLike,
     rank: int,

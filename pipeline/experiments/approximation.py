@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.approximation import Problem, get_method
 from pipeline.arrays import FloatArray, Matrix
-from pipeline.certificates import CertificateSettings
+from pipeline.certificates import RELIANCE, CertificateSettings
 from pipeline.embedding import CLOSED_FORMS, EmbeddingSettings
 from pipeline.experiment import (
     Axis,
@@ -340,7 +340,10 @@ APPROXIMATION = Experiment(
             "relative max-norm error max|F - G| / max|F|, an upper bound of the best possible",
             label="relative error ε",
         ),
-        Quantity("lower_bound", "certified lower bound of the best possible relative max-norm error"),
+        Quantity(
+            "lower_bound",
+            f"certified lower bound of the best possible relative max-norm error; {RELIANCE}",
+        ),
         Quantity("max_norm", "largest absolute entry of F"),
         Quantity("iterations", "steps of the method", dtype="int32"),
         Quantity("guarantee", "what a theorem promises of epsilon, for methods that have one", optional=True),

@@ -15,6 +15,7 @@ import numpy as np
 
 from pipeline.approximation import Problem, get_method
 from pipeline.arrays import FloatArray, Matrix
+from pipeline.certificates import RELIANCE
 from pipeline.errors import InputError
 from pipeline.experiment import Case, Columns, Constraint, Cost, Experiment, Quantity, Spread
 from pipeline.experiments.approximation import (
@@ -214,7 +215,7 @@ ATTENTION = Experiment(
             "relative max-norm error max|A - G| / max|A|, an upper bound of the best possible",
             label="relative error ε of A",
         ),
-        Quantity("epsilon_bound", "certified lower bound of the best possible epsilon"),
+        Quantity("epsilon_bound", f"certified lower bound of the best possible epsilon; {RELIANCE}"),
         Quantity(
             "theorem_rank",
             "rank at which Budzinskiy's Theorem 3.8 promises that error of A",

@@ -38,7 +38,7 @@ from pipeline.functions import get_function
 from pipeline.matrix import FunctionMatrix
 from pipeline.passes import max_error, max_norm
 from pipeline.sampling import SAMPLINGS
-from pipeline.svd import Decomposition, lapack_svd
+from pipeline.svd import Decomposition, lapack_svd, power_of_two
 from pipeline.tensor import sample_points
 
 _STEP = (3e-4, 2e-9, 2e-9)  # seconds of an iteration of non-negative factors: each, an n² and an n r²
@@ -93,12 +93,13 @@ def _prepare(case: Case, settings: DiagnosticsSettings, spread: Spread | None) -
 def _evaluate(shared: _Shared, case: Case, settings: DiagnosticsSettings) -> Mapping[str, float]:
     rank, matrix, found = case["r"], shared.matrix, shared.decomposition
     angles = principal_angles(found.u[:, :rank], shared.other[:, :rank])
-    gap = singular_value_gap(found.s, rank)
+    unit = power_of_two(float(found.s[0]))
+    gap = singular_value_gap(found.s / unit, rank)
     values = found.s / found.s[0]
     diagnostics = {
         "angle": float(angles[-1]),
         "mean_sine": mean_sine(angles),
-        "gap": gap.absolute,
+        "gap": unit * gap.absolute,
         "relative_gap": gap.relative,
         "compression": compression(matrix.shape, rank),
         "svd_epsilon": max_error(matrix, *found.balanced_factors(rank)) / shared.norm,

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.approximation import METHODS, Problem
 from pipeline.arrays import FloatArray
-from pipeline.certificates import CertificateSettings, tail_bound
+from pipeline.certificates import RELIANCE, CertificateSettings, tail_bound
 from pipeline.errors import InputError
 from pipeline.experiment import Axis, Case, Columns, Cost, Expectation, Experiment, Label, Quantity, Spread, Theory
 from pipeline.experiments.approximation import iterations_cost
@@ -262,7 +262,11 @@ EPSILON_RANK = Experiment(
             dtype="int32",
             label="rank that meets the tolerance",
         ),
-        Quantity("lower_bound", "certified lower bound of the ε-rank: no smaller rank meets it", dtype="int32"),
+        Quantity(
+            "lower_bound",
+            f"certified lower bound of the ε-rank: no smaller rank meets it; {RELIANCE}",
+            dtype="int32",
+        ),
         Quantity("error", "max|F - G| of the factors of that rank"),
         Quantity("max_norm", "largest absolute entry of F"),
         Quantity("iterations", "steps of the method over all ranks tried", dtype="int32"),

@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipeline.arrays import FloatArray
+from pipeline.arithmetic import users_state
+from pipeline.arrays import LARGEST, FloatArray
 from pipeline.errors import InputError
 from pipeline.experiment import (
     Axis,
@@ -75,9 +76,14 @@ def labels_of_file(path: str) -> Mapping[str, Label]:
 
 
 def require_entries(case: Case, norm: float) -> float:
-    """The max norm of a case's matrix; InputError if it is zero."""
+    """The max norm of a case's matrix; InputError if it is zero, or too large for a decomposition."""
     if norm == 0:
         raise InputError(f"function {case['function']}: all entries are zero, so a relative error has no meaning")
+    if norm > LARGEST:
+        raise InputError(
+            f"function {case['function']}: entries up to {norm:.3g} overflow in a decomposition; "
+            f"scale them below {LARGEST}"
+        )
     return norm
 
 
@@ -246,6 +252,10 @@ def matrix_experiment(
         matrix.setflags(write=False)
         return matrix
 
+    def evaluate(matrix: FloatArray, case: Case, settings: FilesOnly) -> Mapping[str, float]:
+        with users_state():
+            return compute(matrix, case)
+
     def prepare_cost(columns: Columns, settings: FilesOnly) -> Cost:
         sizes = Sizes.of(columns, settings.files)
         return Cost(sizes.generation(), 8 * sizes.n**2 + 16 * sizes.n * sizes.m)
@@ -276,7 +286,7 @@ def matrix_experiment(
         constraints=(matrices_only(), on_its_domain()),
         labels_of_file=labels_of_file,
         prepare=prepare,
-        evaluate=lambda matrix, case, settings: compute(matrix, case),
+        evaluate=evaluate,
         prepare_cost=prepare_cost,
         evaluate_cost=evaluate_cost,
         spread_cost=never_spread,
