@@ -63,6 +63,8 @@ def run(spec: str, store: str | None, cluster: str, retry_failed: bool, allow_co
         plan.require_memory(workers.memory, MEMORY_LIMIT, workers.count)
     with single_writer(target):
         pass  # a store that is being written is refused before anything starts
+    for note in sweep.notes:
+        click.echo(f"note: {note}", err=True)
     have = int((sweep.wanted & ~todo).sum())
     click.echo(f"{sweep.name}: {int(sweep.wanted.sum())} cells, {have} in {target}, {plan.cells} to compute")
     if plan.cells:
@@ -174,6 +176,8 @@ def plan(spec: str, store: str | None, cluster: str, retry_failed: bool, allow_c
     wanted = sweep.wanted
     click.echo(f"sweep:    {sweep.name} ({sweep.experiment.name})")
     click.echo("axes:     " + ", ".join(f"{len(labels)} {axis}" for axis, labels in sweep.labels.items()))
+    for note in sweep.notes:
+        click.echo(f"note:     {note}")
     click.echo(f"cells:    {int(wanted.sum())}")
     click.echo(f"store:    {target}")
     click.echo(f"done:     {int((wanted & (status == Status.DONE)).sum())}")
