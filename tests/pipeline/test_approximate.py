@@ -419,6 +419,7 @@ INFINITE[11, 0] = -np.inf
     [
         (NAN, "matrix: entry [1, 2] is nan"),
         (INFINITE, "matrix: entry [11, 0] is -inf"),
+        (np.array([[1, 2], [3, 1e300 * np.longdouble(1e300)]]), "matrix: entry [1, 1] is inf"),
         (np.arange(4.0), "matrix: shape (4,) "),
         (np.zeros((2, 3, 4)), "matrix: shape (2, 3, 4) "),
         (3.0, "matrix: shape () "),
