@@ -78,6 +78,8 @@ def run(
         plan.require_memory(workers.memory, MEMORY_LIMIT, workers.count)
     server = find_server(loopback=reaches_loopback(chosen)) if plan.cells else None
     files = sweep.digests
+    for note in sweep.notes:
+        click.echo(f"note: {note}", err=True)
     have = int((sweep.wanted & ~todo).sum())
     counts = f"{sweep.name}: {int(sweep.wanted.sum())} cells, {have} in {target}, {plan.cells} to compute"
     if server:
@@ -223,6 +225,8 @@ def plan(spec: str, store: str | None, cluster: str, retry_failed: bool, allow_c
     wanted = sweep.wanted
     click.echo(f"sweep:    {sweep.name} ({sweep.experiment.name})")
     click.echo("axes:     " + ", ".join(f"{len(labels)} {axis}" for axis, labels in sweep.labels.items()))
+    for note in sweep.notes:
+        click.echo(f"note:     {note}")
     click.echo(f"cells:    {int(wanted.sum())}")
     click.echo(f"store:    {target}")
     click.echo(f"done:     {int((wanted & (status == Status.DONE)).sum())}")

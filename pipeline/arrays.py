@@ -190,7 +190,8 @@ def _real(values: Any, name: str) -> RealArray:
 
 
 def _checked(array: RealArray, name: str) -> FloatArray:
-    array = array.astype(np.float64, copy=False)
+    with np.errstate(over="ignore"):  # of extended precision: the infinity is refused by its place
+        array = array.astype(np.float64, copy=False)
     check_finite(array, name)
     if (largest := float(np.abs(array).max())) > LARGEST:
         raise InputError(f"{name}: entries up to {largest:.3g} overflow in a decomposition; scale them below {LARGEST}")

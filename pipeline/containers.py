@@ -94,6 +94,8 @@ def _plain_rows(rows: Sequence[Any], place: str, depth: int) -> Sequence[Any]:
 
 def _of_other_library(values: Any, place: str) -> npt.NDArray[Any]:
     kind = type(values)
+    if hasattr(kind, "units") or hasattr(kind, "unit"):
+        _refuse_unit(values, place)
     for method in ("toarray", "todense"):
         if hasattr(kind, method):
             raise InputError(f"{place}: a {_kind(values)} is sparse; pass its .{method}()")
@@ -105,12 +107,16 @@ def _of_other_library(values: Any, place: str) -> npt.NDArray[Any]:
         return plain_array(values.compute(), place)
     if hasattr(kind, "iloc") and hasattr(kind, "columns"):  # of pandas
         return _of_columns(values, place)
+    _refuse_unit(values, place)  # of an object, where those of columns and attributes are no longer taken for one
+    return _converted(values, place)
+
+
+def _refuse_unit(values: Any, place: str) -> None:
     for name in ("units", "unit"):
         unit = getattr(values, name, None)
         if unit is not None and not callable(unit):
             remedy = ".magnitude" if hasattr(values, "magnitude") else ".value"
             raise InputError(f"{place}: it has the unit {one_line(unit, 40)}; pass its numbers alone, such as {remedy}")
-    return _converted(values, place)
 
 
 def _of_columns(frame: Any, place: str) -> npt.NDArray[Any]:

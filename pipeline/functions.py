@@ -23,7 +23,7 @@ FunctionLike = TypeAliasType("FunctionLike", "str | Mapping[str, object] | Entry
 _LARGEST = 1e15  # of a parameter: integers up to here are exact
 _MOST_CHARACTERS = 100  # of a parameter
 _WITH_PARAMETERS = re.compile(r"(?P<name>[^()]+)\((?P<parameters>[^()]*)\)")
-_PARAMETER = re.compile(r"(?P<key>[A-Za-z_]\w*)=(?P<value>[-+]?\d+(\.\d*)?(e[-+]?\d+)?)", re.ASCII)
+_PARAMETER = re.compile(r"(?P<key>[A-Za-z_]\w*)=(?P<value>[-+]?\d+(\.\d*)?(e[-+]?\d+)?|true|false)", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -275,11 +275,29 @@ def label_of(name: str, parameters: Mapping[str, object]) -> str:
         known = BUILT_IN[name].parameters
         numbers = {key: each for key, each in _checked(name, parameters).items() if each != known[key].default}
     elif ":" in name:
-        numbers = {key: Parameter(0.0).checked(key, value) for key, value in parameters.items()}
+        numbers = {key: _own_parameter(key, value) for key, value in parameters.items()}
     else:
         raise _unknown(name)
-    said = [f"{key}={int(each) if each == int(each) else each}" for key, each in sorted(numbers.items())]
+    said = [f"{key}={_written(each)}" for key, each in sorted(numbers.items())]
     return f"{name}({','.join(said)})" if said else name
+
+
+def _own_parameter(key: str, value: object) -> int | float | bool:
+    """A parameter of a user's own function, whose defaults are not known before it is imported."""
+    if isinstance(value, bool):
+        return value
+    if not isinstance(value, int | float) or not abs(value) <= _LARGEST:
+        raise InputError(
+            f"{key}: {shown(value)} is not a finite number up to {_LARGEST:g}, true or false; give one, or leave it "
+            "out for the function's own default"
+        )
+    return value
+
+
+def _written(value: float | bool) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(int(value) if value == int(value) else value)
 
 
 def name_and_parameters(label: str) -> tuple[str, dict[str, int | float]] | None:
@@ -389,14 +407,17 @@ def _unknown(name: str) -> InputError:
 
 
 def _parameters(name: str, text: str) -> dict[str, int | float]:
-    """Read ``scale=2,offset=0.5``."""
+    """Read ``scale=2,offset=0.5,even=true``."""
     found: dict[str, int | float] = {}
     for item in text.split(","):
         match = _PARAMETER.fullmatch(item)
         if match is None or match["key"] in found or len(item) > _MOST_CHARACTERS:
-            raise InputError(f"function: {shown(name)} cannot be read at {shown(item)}; write name(key=number)")
+            raise InputError(
+                f"function: {shown(name)} cannot be read at {shown(item)}; write name(key=number), or true or false"
+            )
         value = match["value"]
-        found[match["key"]] = int(value) if value.lstrip("-+").isdecimal() else float(value)
+        number = int if value.lstrip("-+").isdecimal() else float
+        found[match["key"]] = value == "true" if value in ("true", "false") else number(value)
     return found
 
 

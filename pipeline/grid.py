@@ -63,6 +63,8 @@ class Sweep:
         Those that it declares, complete.
     text : str
         The specification as it was written.
+    notes : tuple of str
+        What is to be known before it runs, a line each.
     """
 
     name: str
@@ -72,6 +74,7 @@ class Sweep:
     wanted: Mask
     figures: tuple[Figure, ...]
     text: str
+    notes: tuple[str, ...] = ()
 
     @property
     def files(self) -> Mapping[str, str]:
@@ -167,15 +170,36 @@ def parse_sweep(text: str, *, allow_code: bool = False, folder: Path = Path()) -
     """
     document = parse_yaml(text)
     experiment = get_experiment(document.get("experiment", "approximation"), allow_code=allow_code)
-    spec, settings = validate(document, experiment, allow_code=allow_code, folder=folder)
-    labels, wanted = _grid(spec.grid, experiment, settings)
+    spec, settings, places = validate(document, experiment, allow_code=allow_code, folder=folder)
+    labels, wanted = _grid(spec.grid, experiment, settings, places or range(len(spec.grid)))
     figures = complete_figures(spec.figures, experiment)
     _check_figures(figures, experiment, labels, wanted)
-    return Sweep(spec.name, experiment, settings, labels, wanted, figures, text)
+    return Sweep(
+        spec.name, experiment, settings, labels, wanted, figures, text, _shortened(document, spec.grid, places)
+    )
 
 
-def _grid(blocks: Sequence[Any], experiment: Experiment, settings: BaseModel) -> tuple[Labels, Mask]:
-    """Unite the blocks: the labels of the box that holds them all, and which of its cells are wanted."""
+def _shortened(document: Mapping[object, Any], blocks: Sequence[Any], places: Sequence[int]) -> tuple[str, ...]:
+    """What is to be known of ranges with fewer labels than their count, because some are rounded to the same one."""
+    notes: dict[str, None] = {}
+    for block, place in zip(blocks, places or range(len(blocks)), strict=True):
+        for key, value in document["grid"][place].items():
+            labels = getattr(block, str(key), None)
+            count = value.get("count") if isinstance(value, dict) else None
+            if type(count) is int and isinstance(labels, tuple) and len(labels) < count:
+                written = one_line(", ".join(f"{part}: {each}" for part, each in value.items()), 100)
+                told = f"grid[{place}].{key}: {{{written}}} gives {len(labels)} labels, not {count}"
+                notes[f"{told}: some are rounded to the same one; widen the range, or list the labels"] = None
+    return tuple(notes)
+
+
+def _grid(
+    blocks: Sequence[Any], experiment: Experiment, settings: BaseModel, places: Sequence[int]
+) -> tuple[Labels, Mask]:
+    """Unite the blocks: the labels of the box that holds them all, and which of its cells are wanted.
+
+    `places` has the number of each block as it was written.
+    """
     labels: Labels = {}
     for axis in experiment.axes:
         united = dict.fromkeys(label for block in blocks for label in getattr(block, axis.key))
@@ -188,16 +212,19 @@ def _grid(blocks: Sequence[Any], experiment: Experiment, settings: BaseModel) ->
     if evaluated > _MAX_EVALUATED:
         raise InputError(f"grid: its blocks have {evaluated} cells, over {_MAX_EVALUATED}; join those that overlap")
     wanted = np.zeros([len(values) for values in labels.values()], dtype=bool)
-    for position, block in enumerate(blocks):
+    met: dict[int, bool] = {}
+    for position, block in zip(places, blocks, strict=True):
         chosen = {axis.name: getattr(block, axis.key) for axis in experiment.axes}
         columns = _columns(chosen)
         shape = [len(values) for values in chosen.values()]
         cells = np.broadcast_to(True if block.where is None else block.where(columns), shape)
-        if not cells.any():
-            raise InputError(f"grid[{position}].where: {shown(block.where.text)} leaves no cell; loosen it")
+        met[position] = met.get(position, False) or bool(cells.any())
         _check_constraints(experiment, settings, columns, cells, f"grid[{position}]")
         where = np.ix_(*(positions(labels[axis], values) for axis, values in chosen.items()))
         wanted[where] |= cells
+    for position, block in zip(places, blocks, strict=True):
+        if not met[position]:
+            raise InputError(f"grid[{position}].where: {shown(block.where.text)} leaves no cell; loosen it")
     return labels, wanted
 
 

@@ -1,6 +1,7 @@
 """What pydantic finds wrong with a specification, in one line."""
 
 import difflib
+from collections.abc import Sequence
 from typing import cast
 
 from pydantic import BaseModel, ValidationError
@@ -9,10 +10,13 @@ from pydantic_core import ErrorDetails
 from pipeline.errors import one_line, shown
 
 
-def explain(error: ValidationError, model: type[BaseModel]) -> str:
-    """State the first problem in one line: path, value, remedy."""
+def explain(error: ValidationError, model: type[BaseModel], places: Sequence[int] = ()) -> str:
+    """State the first problem in one line: path, value, remedy; `places` has the written number of each block."""
     first = min(error.errors(), key=lambda problem: problem["type"] == "missing")  # a misspelt key comes first
-    path = "".join(f"[{part}]" if isinstance(part, int) else f".{one_line(part, 80)}" for part in first["loc"])
+    where = list(first["loc"])
+    if where[:1] == ["grid"] and len(where) > 1 and places:
+        where[1] = places[int(where[1])]
+    path = "".join(f"[{part}]" if isinstance(part, int) else f".{one_line(part, 80)}" for part in where)
     path = path.lstrip(".")
     value = shown(first["input"])
     if first["type"] == "missing":

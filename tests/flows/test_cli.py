@@ -190,3 +190,12 @@ def test_plan_counts_cells_and_matrices(tmp_path, monkeypatch, capsys):
     assert "cells:    9\n" in printed
     assert "9 cells of 6 matrices" in printed
     assert "predicted on 2 worker threads" in printed
+    assert "note:" not in printed
+
+
+def test_plan_tells_a_range_of_fewer_labels_than_its_count(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "s.yaml").write_text(spec_text(m="{from: 1, to: 10, count: 9, scale: log}"))
+    main(["plan", "s.yaml"])
+    told = "note:     grid[0].m: {from: 1, to: 10, count: 9, scale: log} gives 7 labels, not 9: some are rounded to the"
+    assert told in capsys.readouterr().out

@@ -223,6 +223,18 @@ class Quantity:
         return np.array(self.magnitude, dtype)
 
 
+class LazyQuantity(Quantity):
+    """A quantity that has the methods of Dask's collections whatever it holds, as those of pint have."""
+
+    units = property(lambda self: "km", lambda self, value: None)
+
+    def __dask_graph__(self):
+        return None
+
+    def compute(self):
+        raise AttributeError("its magnitude is no Dask array")
+
+
 class Tensor:
     """An array of another library, which NumPy can convert or not."""
 
@@ -275,6 +287,7 @@ LOST = {
     "masked array of another library": (Tensor(MASKED), "2 of its 108 entries are masked"),
     "subclass": (MATRIX.view(Subclass), "a Subclass may be more than its numbers"),
     "quantity": (Quantity(MATRIX, "m"), "it has the unit m; pass its numbers alone, such as .magnitude"),
+    "quantity that may be lazy": (LazyQuantity(MATRIX, "km"), "it has the unit km; pass its numbers alone"),
     "quantities in lists": ([[Quantity(2.0, "m")]], "[0][0]: it has the unit m"),
     "sparse matrix": (sp.csr_matrix(MATRIX), "a csr_matrix is sparse; pass its .toarray()"),
     "sparse array": (sp.coo_array(MATRIX), "a coo_array is sparse; pass its .toarray()"),
@@ -406,6 +419,7 @@ INFINITE[11, 0] = -np.inf
     [
         (NAN, "matrix: entry [1, 2] is nan"),
         (INFINITE, "matrix: entry [11, 0] is -inf"),
+        (np.array([[1, 2], [3, 1e300 * np.longdouble(1e300)]]), "matrix: entry [1, 1] is inf"),
         (np.arange(4.0), "matrix: shape (4,) "),
         (np.zeros((2, 3, 4)), "matrix: shape (2, 3, 4) "),
         (3.0, "matrix: shape () "),

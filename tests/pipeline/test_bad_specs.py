@@ -270,7 +270,9 @@ BAD = [
             ("[{}]", 0),
         )
     ),
-    (spec(function="[cauchy, {file: data.npy}]"), "grid[0].function: item 1: {'file'", "one file a block"),
+    (spec(function="[cauchy, {file: data.npy}]"), "grid[0].function[1].file: data.npy is not there", "beside the spec"),
+    (spec(function="[cauchy, {file: [1]}]"), "grid[0].function[1].file: [1] is not a text", "name a .npy file"),
+    (spec(function="[cauchy, {file: a, more: 1}]"), "grid[0].function: item 1: {'file'", "write {name: gaussian"),
     (spec(function="{gaussian: {scale: 2}}"), "grid[0].function: {'gaussian': {'scale': 2}} will not do", "list"),
     (spec(function="[[{name: gaussian, scale: 2}]]"), "grid[0].function: item 0: [", "is not a text"),
     (spec(sampling="[{name: ball-symmetric}]"), "grid[0].sampling: item 0: {'name'", "is not a text"),
@@ -279,6 +281,22 @@ BAD = [
     (spec(function="{name: 'math:exp', 'a b': 2}"), "grid[0].function: 'math:exp(a b=2)' cannot be read", "key=number"),
     (spec(function="{name: 'math:exp', \"a\\nb\": 2}"), "grid[0].function: 'math:exp(a", "key=number"),
     (spec(function="{name: 'math:exp', a: [2]}"), "grid[0].function: item 0: a: [2] is not", "number"),
+    *(
+        (
+            spec(function=f"{{name: 'math:exp', a: {written}}}"),
+            f"grid[0].function: item 0: a: {value} is not a finite number up to 1e+15, true or false",
+            "leave it out for the function's own default",  # which is not claimed to be known
+        )
+        for written, value in (
+            ("null", "None"),
+            ("fast", "'fast'"),
+            (".nan", "nan"),
+            ("1e300", "1e+300"),
+            ("'true'", "'true'"),
+        )
+    ),
+    (spec(function="{name: gaussian, scale: false}"), "grid[0].function: item 0: scale: False is not", "out for 1.0"),
+    (spec(function="['math:exp(a=True)']"), "grid[0].function: 'math:exp(a=True)' cannot be read", "true or false"),
     # where
     (spec(where="5"), "grid[0].where: 5 is not a text", "r <= n / 2"),
     (spec(where="[r]"), "grid[0].where: ['r'] is not a text", "r <= n / 2"),
