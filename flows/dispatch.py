@@ -2,16 +2,14 @@
 
 import json
 import logging
-import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from queue import Empty, SimpleQueue
 from time import monotonic
-from types import FrameType
 
 import numpy as np
 import numpy.typing as npt
@@ -28,8 +26,10 @@ from flows.planning import BATCH_SECONDS, Batch
 from flows.progress import Tally
 from flows.ready import SCHEDULER_GONE, check_workers
 from flows.record import Record
-from flows.spread import ClusterPasses, forget_kept, worker_threads
+from flows.spread import ClusterPasses, forget_kept
 from flows.spreading import STOPPED, spread_outcomes
+from flows.stopping import stopping_on_signals
+from flows.supply import Supply
 from pipeline.errors import CodeError, EpsweepError, Interrupted
 from pipeline.experiment import Outcome, describe
 from pipeline.grid import Sweep
@@ -42,8 +42,6 @@ _LAST_SECONDS = 1.0
 _LOST_LIMIT = 3  # times in a row
 _WINDOW_A_THREAD = 2
 _SENT_AT_ONCE = 100
-_LOOK_SECONDS = 5.0
-_SETTLING_SECONDS = 2.0
 _PATIENCE_SECONDS = 120.0
 _MOST_NAME = 80
 _LOGGER = logging.getLogger("epsweep")
@@ -102,10 +100,8 @@ class Dispatcher:
         self._quantities = [quantity.name for quantity in self.sweep.experiment.quantities]
         self._lost = 0
         self._kept = False
-        self._threads = 0
-        self._workers: frozenset[str] = frozenset()
-        self._looked = self._supplied = self._changed = monotonic()
         self.patience = max(self.patience, _PATIENCE_SECONDS)
+        self._supply = Supply(self.client, self.patience)
         self._context: bytes | None = None
         self._settings = self.sweep.settings.model_dump()
         self._alone: Batch | None = None
@@ -126,7 +122,7 @@ class Dispatcher:
         self._pace, self._spread_pace = Pace(self.sweep, batches), Pace(self.sweep, spread)
         client = self.client
         client.subscribe_topic(TOPIC, lambda event: self._handed.put(event[1]))
-        with self._stopping_on_signals():
+        with stopping_on_signals(self.stop):
             try:
                 self._compute(deque(batches))
                 for batch in spread:
@@ -152,7 +148,8 @@ class Dispatcher:
         """Compute batches that fit into workers."""
         suspects = deque[Batch]()
         while waiting or suspects or self._running:
-            self._look_at_workers()
+            self._pace.supply(self._supply.threads)
+            self._supply.look()
             self._submit(waiting, suspects)
             self._collect(waiting, suspects)
             self._tell_progress()
@@ -162,10 +159,10 @@ class Dispatcher:
 
     def _tell_progress(self) -> None:
         self._record.write_if_due()
-        known = [pace.wall_seconds(self._threads) for pace in (self._pace, self._spread_pace)]
+        known = [pace.wall_seconds(self._supply.threads) for pace in (self._pace, self._spread_pace)]
         if any(each is not None for each in known):
             self.tally.left = sum(
-                pace.left / max(self._threads, 1) if each is None else each
+                pace.left / max(self._supply.threads, 1) if each is None else each
                 for pace, each in zip((self._pace, self._spread_pace), known, strict=True)
             )
         self.on_progress()
@@ -178,57 +175,26 @@ class Dispatcher:
         self._spread_pace.supply(0)
         for number, outcome in enumerate(spread_outcomes(label, payload, passes, self.stop, self._wait_for_pass)):
             cell = batch.cells[number : number + 1]
-            elapsed = outcome.elapsed * max(self._threads, 1)
+            elapsed = outcome.elapsed * max(self._supply.threads, 1)
             self._record.log_batch(1, outcome.elapsed, "")
             self._record.add(cell, [outcome])
             self._record.write()
             self._spread_pace.record(cell, batch.costs[number : number + 1], np.array([elapsed]))
 
     def _wait_for_pass(self) -> None:
-        self._spread_pace.supply(self._threads)
+        self._spread_pace.supply(self._supply.threads)
+        self._supply.look()
         self._tell_progress()
-
-    def _look_at_workers(self) -> None:
-        """Count the worker threads every few seconds: workers come late and go."""
-        now = monotonic()
-        self._pace.supply(self._threads)
-        if self._threads and now - self._looked < _LOOK_SECONDS:
-            return
-        self._looked = now
-        try:
-            threads = worker_threads(self.client)
-        except (OSError, ClosedClientError, TimeoutError) as error:
-            raise EpsweepError(SCHEDULER_GONE) from error
-        self._threads = sum(threads.values())
-        for worker in sorted(self._workers - threads.keys()):
-            _LOGGER.warning("worker %s is gone", worker, extra={"event": "worker_lost", "worker": worker})
-        self._workers = frozenset(threads)
-        if self._threads:
-            self._supplied = now
-        elif now - self._supplied > self.patience:
-            raise EpsweepError(
-                f"cluster: no worker for {self.patience:.0f} s; finished cells are stored: start workers (do they "
-                "import this package?) and run the same again"
-            )
-
-    def _workers_are_settled(self) -> bool:
-        """Whether no worker has just started: a nanny gives one up that dies before it has seen it run."""
-        self._threads = 0  # look now
-        before = self._workers
-        self._look_at_workers()
-        if self._workers != before:
-            self._changed = monotonic()
-        return bool(self._workers) and monotonic() - self._changed > _SETTLING_SECONDS
 
     def _submit(self, waiting: deque[Batch], suspects: deque[Batch]) -> None:
         until = monotonic() + _SUBMIT_SECONDS  # what has arrived is not kept waiting
         while waiting and monotonic() < until:
-            room = _WINDOW_A_THREAD * max(self._threads, 1) - len(self._running)
+            room = _WINDOW_A_THREAD * max(self._supply.threads, 1) - len(self._running)
             if room <= 0:
                 break
             count = min(len(waiting), room, _SENT_AT_ONCE)
-            self._start([self._pace.take(waiting, self._threads) for _ in range(count) if waiting])
-        if suspects and not waiting and not self._running and self._workers_are_settled():
+            self._start([self._pace.take(waiting, self._supply.threads) for _ in range(count) if waiting])
+        if suspects and not waiting and not self._running and self._supply.is_settled():
             self._alone = suspects.popleft()
             self._start([(self._alone, BATCH_SECONDS)])
 
@@ -308,7 +274,7 @@ class Dispatcher:
 
     def _set_aside(self, sent: _Sent, worker: str, suspects: deque[Batch], *, alone: bool) -> None:
         """Keep what a batch whose worker died has not handed over for later; a cell that is condemned has failed."""
-        self._changed = monotonic()
+        self._supply.disturb()
         left = sent.left
         if left is None:
             return
@@ -402,25 +368,6 @@ class Dispatcher:
                 f"flow: a batch could not be run ({describe(error)}); finished cells are stored: check the Prefect "
                 "server and the workers, then run the same again"
             ) from error
-
-    @contextmanager
-    def _stopping_on_signals(self) -> Iterator[None]:
-        """Turn the first SIGINT or SIGTERM into an orderly stop; leave threads other than the main one alone."""
-
-        def stop(number: int, frame: FrameType | None) -> None:
-            self.stop.set()
-            for each, handler in previous.items():  # a second signal is not held back
-                signal.signal(each, handler)
-
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
 
 
 class _LostBatchError(Exception):

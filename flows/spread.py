@@ -12,6 +12,7 @@ from queue import Empty, SimpleQueue
 from threading import get_ident
 from time import monotonic
 from typing import Any, TypeAlias
+from uuid import uuid4
 
 import numpy as np
 from distributed import Client, Future, get_worker
@@ -22,7 +23,7 @@ from flows.batch import limit_threads
 from flows.ready import SCHEDULER_GONE, require_code
 from pipeline.arithmetic import own_state
 from pipeline.arrays import Matrix, RealArray
-from pipeline.errors import CodeError, EpsweepError, Halted
+from pipeline.errors import CodeError, EpsweepError, Halted, InputError
 from pipeline.experiment import Recipe, describe
 from pipeline.failure import ReportedError, failure_of
 from pipeline.kept import ScaledMatrix
@@ -228,7 +229,8 @@ class _Pass:
         places = [self._places[start]] if start in self._places else None
         what = *self._what, run, self._sent, tuple(each[start:stop] for each in by_rows)
         try:
-            future = self._client.submit(_compute, *what, pure=False, workers=places, allow_other_workers=bool(places))
+            key = f"spread {self._what[0].__name__}-{uuid4()}"
+            future = self._client.submit(_compute, *what, key=key, workers=places, allow_other_workers=bool(places))
         except ClosedClientError as error:
             raise Halt(EpsweepError(SCHEDULER_GONE)) from error
         self._out[future] = index
@@ -289,16 +291,18 @@ def _compute(
 ) -> _Found:
     """Compute groups of rows on a worker, on one core.
 
-    What a user's function raises is sent as its message: Dask ends the worker on some exceptions, cannot send others,
-    and takes a third kind for its own.
+    What a user's function raises is sent as its message: Dask ends the worker on some exceptions, cannot send others
+    (nor those that they are the context of), and takes a third kind for its own.
     """
+    failed: Exception
     try:
         return get_worker().address, _pieces(kernel, recipe, code, scaling, transposed, run, shared, parts)
-    except EpsweepError:
-        raise
+    except InputError as error:
+        failed = type(error)(str(error))
     except BaseException as error:
         failure = failure_of(error)
-        raise ReportedError(failure.message, failure.traceback) from None
+        failed = ReportedError(failure.message, failure.traceback)
+    raise failed
 
 
 def _pieces(
