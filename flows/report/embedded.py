@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from flows.panels import COLOURS, line_places
+from flows.colours import COLOURS, line_places
 from pipeline.errors import InputError
 from pipeline.experiment import Experiment, Label, Quantity
 from pipeline.grid import declared_figures
@@ -77,7 +77,8 @@ def curve_data(ds: xr.Dataset, experiment: Experiment) -> dict[str, Any] | None:
         ],
         "trials": {"name": TRIALS, "labels": ds[TRIALS].values.tolist()},
         "quantities": [
-            {"name": each.name, "text": each.long_name, "units": each.units, "label": each.label} for each in kept
+            {"name": each.name, "text": each.description, "units": each.units, "label": each.axis_label}
+            for each in kept
         ],
         "figures": _figures(ds, experiment, labels, list(values)),
         "main": experiment.main,

@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import TextPath
 
+from flows.colours import line_places
 from flows.figures import plot_curves
-from flows.panels import line_places
 from pipeline.errors import InputError
 from pipeline.experiment import Case, Experiment, Outcome
 from pipeline.experiments import EXPERIMENTS

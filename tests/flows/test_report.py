@@ -14,7 +14,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 import flows.report.embedded as embedded
 from flows.cli import main
-from flows.panels import COLOURS, line_places
+from flows.colours import COLOURS, line_places
 from flows.report import Finding, report_page, write_report
 from pipeline.experiment import Experiment, Outcome
 from pipeline.experiments import EXPERIMENTS

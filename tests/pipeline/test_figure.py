@@ -81,7 +81,7 @@ def test_everything_that_is_said_is_kept():
     text = (
         "[{name: a.b-c_1, x: m, y: lower_bound, lines: r, panels: [function, method, n], at: {sampling: ball-symmetric}"
         ", beside: [max_norm], where: r <= n / 2, statistic: max, x_scale: linear, y_scale: linear, y_least: 1e-3"
-        ", slope: -1}]"
+        ", slope: -1, only: {m: [2]}, y_share: false}]"
     )
     (figure,) = parse_sweep(spec(text)).figures
     assert figure.model_dump() == {
