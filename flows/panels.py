@@ -113,7 +113,8 @@ def _set_ranges(
         low, high = ranges[i]
         if figure.y_least is not None:
             most = float((curves if figure.y_share else curves.sel(labels))[f"{figure.y}_max"].max())
-            low, high = figure.y_least, max(most, figure.y_least) * max(most / figure.y_least, 2) ** _MARGIN
+            most = max(most, 2 * figure.y_least)
+            low, high = figure.y_least, most * (most / figure.y_least) ** _MARGIN
         if figure.y_scale == "log":
             high = _room_above([each for each, _ in shown] if figure.y_share else [panel], low, high)
         panel.set_ylim(low, high)

@@ -98,22 +98,26 @@ class Facts:
 
     @cached_property
     def failures(self) -> Table | None:
-        """The first cells that failed, with their messages."""
+        """Messages of failed cells, those that failed most cells first, each with its first cell."""
         failed = np.argwhere(self._status == Status.FAILED)
         if not len(failed):
             return None
-        labels = {axis: self._ds[axis].values.tolist() for axis in map(str, self._ds["status"].dims)}
-        messages = self._ds["message"]
+        texts = self._ds["message"].values[tuple(failed.T)]
+        groups: dict[str, list[int]] = {}
+        for position, text in enumerate(texts):
+            groups.setdefault(str(text), []).append(position)
         rows = [
-            (
-                ", ".join(f"{axis} = {values[i]}" for (axis, values), i in zip(labels.items(), cell, strict=True)),
-                str(messages[tuple(cell)].item()),
-            )
-            for cell in failed[:_NAMED_FAILURES]
+            (f"{len(cells):,}", message, self._named(failed[cells[0]]))
+            for message, cells in sorted(groups.items(), key=lambda each: -len(each[1]))
         ]
-        more = len(failed) - len(rows)
-        note = f"{more:,} more failed: epsweep export {shlex.quote(self.store)} cells.csv names them all."
-        return Table("Failed cells", ("Cell", "Message"), rows, note=note if more else "")
+        more = f"{len(rows) - _NAMED_FAILURES:,} more messages: " if len(rows) > _NAMED_FAILURES else ""
+        note = f"{more}epsweep export {shlex.quote(self.store)} cells.csv names every cell."
+        return Table("Failed cells", ("Cells", "Message", "First of them"), rows[:_NAMED_FAILURES], note=note)
+
+    def _named(self, cell: Sequence[int]) -> str:
+        """Labels of a cell."""
+        axes = map(str, self._ds["status"].dims)
+        return ", ".join(f"{axis} = {self._ds[axis].values.tolist()[i]}" for axis, i in zip(axes, cell, strict=True))
 
     @cached_property
     def runs(self) -> Table:
@@ -134,6 +138,11 @@ class Facts:
     def seconds(self) -> float:
         """Computing time of all cells that are done."""
         return float(self._cost.sum()) if _COST in self._ds else 0.0
+
+    @property
+    def spent(self) -> str:
+        """Computing time of all cells that are done, in a sentence."""
+        return f"{self.seconds:,.2f} seconds of computing, measured in the cells and summed over those that are done."
 
     @cached_property
     def _cost(self) -> xr.DataArray:
