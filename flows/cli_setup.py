@@ -36,7 +36,7 @@ def list_names() -> None:
         ("samplings", {name: sampling.summary for name, sampling in SAMPLINGS.items()}),
         ("methods", {name: method.summary for name, method in METHODS.items()}),
         ("experiments", {name: experiment.summary for name, experiment in EXPERIMENTS.items()}),
-        ("quantities", {f"{each.name}.{one.name}": one.long_name for each in measured for one in each.quantities}),
+        ("quantities", {f"{each.name}.{one.name}": one.description for each in measured for one in each.quantities}),
         (
             "theory",
             {f"{each.name}.{one.name}": f"{one.quantity}: {one.label}" for each in measured for one in each.theory},

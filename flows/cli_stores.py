@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -82,30 +83,50 @@ def curves(store: str, out: Path | None, quantity: str | None) -> None:
 @click.command()
 @store_argument
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for PNG and SVG files.")
+@click.option("--x", metavar="AXIS", help="Axis of numbers along the abscissa; default a figure for each.")
+@click.option("--y", metavar="NAME", help="Quantity that is drawn, such as seconds; default the experiment's main.")
+@click.option("--lines", metavar="AXIS", help="Axis of which each label is a line.")
+@click.option("--panels", metavar="AXIS,…", help="Axes of which each combination of labels is a panel; '' for one.")
 @click.option("--at", multiple=True, metavar="AXIS=LABEL", help="Hold an axis at a label, such as r=20.")
-def plot(store: str, out: Path, at: tuple[str, ...]) -> None:
+@click.option("--only", multiple=True, metavar="AXIS=LABEL,…", help="Draw these labels of an axis alone.")
+@click.option("--statistic", metavar="median|max", help="Of the trials; default median, with their range.")
+@click.option("--theory", multiple=True, metavar="NAME", help="Draw a bound as well; epsweep list names them.")
+@click.option("--free-y", is_flag=True, help="Give each panel a vertical range of its own.")
+@click.option("--format", "formats", multiple=True, metavar="png|svg|pdf", help="Of the files; default png and svg.")
+def plot(store: str, out: Path, at: tuple[str, ...], formats: tuple[str, ...], **chosen: Any) -> None:
     """Draw the figures that the specification declares, or the main quantity against each axis of numbers.
 
-    The latter, where it declares none or --at is given: one panel a combination of names (function and sampling), one
-    line a method. Axes that are not drawn are held as --at says, or at the middle of the labels with most values.
+    The latter, where it declares none or an axis or label is chosen: one panel a combination of names (function and
+    sampling), one line a method. Axes that are not drawn are held as --at says, or at the middle of the labels with
+    most values. An option given several times adds to what it said before.
 
     \b
     Example:
       epsweep plot results/quickstart.zarr --out figures --at r=20
+      epsweep plot results/quickstart.zarr --out figures --x n --lines r --only "r=10,20" --free-y --format pdf
     """
-    from flows.figures import plot_curves
+    from flows.chosen import read_choice
+    from flows.figures import FORMATS, plot_curves
     from storage import open_results, store_experiment
 
-    held: dict[str, float] = {}
-    for item in at:
-        axis, _, label = item.partition("=")
-        try:
-            held[axis] = int(label) if label.isdecimal() else float(label)
-        except ValueError as error:
-            raise InputError(f"at: {item!r} is not AXIS=LABEL with a number; write r=20, say") from error
+    for each in formats:
+        if each not in FORMATS:
+            raise InputError(f"format: {shown(each)} is not known; use one of {', '.join(FORMATS)}")
+    ds, experiment = open_results(store), store_experiment(store)
+    held = read_choice(ds, experiment, at, "at")
+    if several := [axis for axis, labels in held.items() if len(labels) > 1]:
+        raise InputError(f"at: {several[0]} is held at {shown(held[several[0]])}; name one label, or use --only")
+    choice = {field: chosen[field] for field in ("x", "y", "lines", "statistic") if chosen[field] is not None}
+    if chosen["panels"] is not None:
+        choice["panels"] = [axis.strip() for axis in chosen["panels"].split(",") if axis.strip()]
+    if chosen["only"]:
+        choice["only"] = read_choice(ds, experiment, chosen["only"], "only")
+    choice |= {"theory": list(chosen["theory"])} if chosen["theory"] else {}
+    choice |= {"y_share": False} if chosen["free_y"] else {}
     _warn_of_damage(store)
     with _writing(out):
-        for path in plot_curves(open_results(store), store_experiment(store), out, held):
+        at_one = {axis: labels[0] for axis, labels in held.items()}
+        for path in plot_curves(ds, experiment, out, at_one, choice, tuple(dict.fromkeys(formats)) or FORMATS[:2]):
             click.echo(path)
 
 

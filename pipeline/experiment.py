@@ -22,6 +22,7 @@ from pipeline.failure import failure_of, stops, text_of
 from pipeline.passes import Passes
 
 Label: TypeAlias = str | int | float
+AXIS_CHARACTERS = 44
 _RESERVED = ("status", "message")
 Columns: TypeAlias = Mapping[str, npt.NDArray[Any]]
 
@@ -64,6 +65,8 @@ class Axis:
         Whether ``{file: name}`` may stand for labels.
     label_of : callable, optional
         Makes a label of a name and parameters: ``{name: …, key: number}`` may stand for it.
+    comment : str
+        What a description of a few words leaves unsaid.
     """
 
     name: str
@@ -75,6 +78,7 @@ class Axis:
     imports: bool = False
     files: bool = False
     label_of: Callable[[str, Mapping[str, object]], str] | None = None
+    comment: str = ""
 
     @property
     def numeric(self) -> bool:
@@ -88,7 +92,10 @@ class Quantity:
 
     Attributes
     ----------
-    name, long_name, units : str
+    name : str
+    long_name : str
+        What it is, in a few words that may stand at an axis of a figure.
+    units : str
     dtype : str
         NumPy type in the store; floating-point quantities are NaN and integers −1 where not done.
     optional : bool
@@ -96,7 +103,9 @@ class Quantity:
     along : tuple of str
         Axes along which it is the same.
     label : str
-        For axes of figures, where the name will not do.
+        For axes of figures, where the long name will not do.
+    comment : str
+        How it is defined and what it may be compared with, where the long name leaves that unsaid.
     """
 
     name: str
@@ -106,6 +115,18 @@ class Quantity:
     optional: bool = False
     along: tuple[str, ...] = ()
     label: str = ""
+    comment: str = ""
+
+    @property
+    def axis_label(self) -> str:
+        """What stands at an axis of a figure; the name where a long name has become a sentence."""
+        said = self.long_name if len(self.long_name) <= AXIS_CHARACTERS else self.name.replace("_", " ")
+        return self.label or (said if self.units == "1" else f"{said} ({self.units})")
+
+    @property
+    def description(self) -> str:
+        """Long name and comment."""
+        return f"{self.long_name}: {self.comment}" if self.comment else self.long_name
 
     def of(self, values: Mapping[str, float]) -> float:
         """Value of a case that is done; NaN for an optional quantity that it leaves out."""

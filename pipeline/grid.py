@@ -172,7 +172,7 @@ def parse_sweep(text: str, *, allow_code: bool = False, folder: Path = Path()) -
     experiment = get_experiment(document.get("experiment", "approximation"), allow_code=allow_code)
     spec, settings, places = validate(document, experiment, allow_code=allow_code, folder=folder)
     labels, wanted = _grid(spec.grid, experiment, settings, places or range(len(spec.grid)))
-    figures = complete_figures(spec.figures, experiment)
+    figures = complete_figures(spec.figures, experiment, [axis for axis in labels if len(labels[axis]) == 1])
     _check_figures(figures, experiment, labels, wanted)
     return Sweep(
         spec.name, experiment, settings, labels, wanted, figures, text, _shortened(document, spec.grid, places)
@@ -256,10 +256,12 @@ def _check_figures(figures: Sequence[Figure], experiment: Experiment, labels: La
     if (evaluated := wanted.size * sum(bool(figure.where) for figure in figures)) > _MAX_EVALUATED:
         raise InputError(f"figures: where is evaluated on {evaluated} cells, over {_MAX_EVALUATED}; declare fewer")
     for position, figure in enumerate(figures):
-        for axis, label in figure.at.items():
+        held = [("at", axis, label) for axis, label in figure.at.items()]
+        drawn_only = [("only", axis, label) for axis, chosen in figure.only.items() for label in chosen]
+        for key, axis, label in held + drawn_only:
             if label not in labels[axis]:
                 have = one_line(", ".join(map(str, labels[axis])), 80)
-                raise InputError(f"figures[{position}].at.{axis}: {shown(label)} is not in the grid; it has {have}")
+                raise InputError(f"figures[{position}].{key}.{axis}: {shown(label)} is not in the grid; it has {have}")
         if predicate := figure.predicate(experiment):
             drawn = wanted & predicate(_columns(labels))
             _check_where(figure, experiment, labels, drawn, f"figures[{position}].where: {shown(figure.where)} leaves")
@@ -270,8 +272,8 @@ def _check_where(figure: Figure, experiment: Experiment, labels: Labels, drawn: 
     if not drawn.any():
         raise InputError(f"{leaves} no cell; loosen it")
     axes = list(labels)
-    for axis, label in figure.at.items():
-        drawn = drawn.take([labels[axis].index(label)], axis=axes.index(axis))
+    for axis, chosen in (figure.only | {axis: [label] for axis, label in figure.at.items()}).items():
+        drawn = drawn.take([labels[axis].index(label) for label in chosen], axis=axes.index(axis))
     trials = tuple(position for position, axis in enumerate(experiment.axes) if axis.key == "seeds")
     drawn = np.any(drawn, axis=trials, keepdims=True)
     for axis in figure.followers(experiment):

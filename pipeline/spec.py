@@ -2,7 +2,7 @@
 
 import posixpath
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -179,7 +179,7 @@ class _Declared(BaseModel):
     figures: list[Figure] = []
 
 
-def declared_figures(text: str, experiment: Experiment) -> tuple[Figure, ...]:
+def declared_figures(text: str, experiment: Experiment, unnamed: Collection[str] = ()) -> tuple[Figure, ...]:
     """The figures that a specification declares, whose sweep was checked when it ran.
 
     Raises
@@ -191,10 +191,12 @@ def declared_figures(text: str, experiment: Experiment) -> tuple[Figure, ...]:
         declared = _Declared.model_validate(parse_yaml(text, checked=False))  # a store's, which may be old
     except ValidationError as error:
         raise InputError(explain(error, _Declared)) from error
-    return complete_figures(declared.figures, experiment)
+    return complete_figures(declared.figures, experiment, unnamed)
 
 
-def complete_figures(figures: Sequence[Figure], experiment: Experiment) -> tuple[Figure, ...]:
+def complete_figures(
+    figures: Sequence[Figure], experiment: Experiment, unnamed: Collection[str] = ()
+) -> tuple[Figure, ...]:
     """The figures with everything said that may be left out; InputError if one will not do, or two have one name."""
     names = Counter(figure.name for figure in figures)
     if names and names.most_common(1)[0][1] > 1:
@@ -202,7 +204,7 @@ def complete_figures(figures: Sequence[Figure], experiment: Experiment) -> tuple
     found = []
     for position, figure in enumerate(figures):
         try:
-            found.append(figure.complete(experiment))
+            found.append(figure.complete(experiment, unnamed))
         except InputError as error:
             raise InputError(f"figures[{position}].{error}") from error
     return tuple(found)

@@ -58,7 +58,7 @@ def create_arrays(group: zarr.Group, experiment: Experiment, labels: Mapping[str
             fill_value="" if axis.kind is str else 0,
             compressors=_COMPRESSORS,
             dimension_names=(axis.name,),
-            attributes={"long_name": axis.description},
+            attributes=_described(axis.description, axis.comment),
         )
         coordinate[:] = label_array(labels[axis.name])
     lengths = [len(labels[axis.name]) for axis in experiment.axes]
@@ -74,11 +74,11 @@ def create_arrays(group: zarr.Group, experiment: Experiment, labels: Mapping[str
             quantity.name,
             dtype=quantity.dtype,
             fill_value=math.nan if floating else -1,
-            attributes={"long_name": quantity.long_name, "units": quantity.units},
+            attributes=_described(quantity.long_name, quantity.comment) | {"units": quantity.units},
             **common,
         )
     meanings: dict[str, Any] = {
-        "long_name": "state of the cell; other variables are valid where it is done",
+        **_described("state of the cell", "other variables are valid where it is done"),
         "flag_values": [int(status) for status in Status],
         "flag_meanings": " ".join(status.name.lower() for status in Status),
     }
@@ -90,6 +90,11 @@ def create_arrays(group: zarr.Group, experiment: Experiment, labels: Mapping[str
         attributes={"long_name": "why a failed cell failed"},
         **common,
     )
+
+
+def _described(long_name: str, comment: str) -> dict[str, Any]:
+    """Attributes by which an array is described (CF conventions)."""
+    return {"long_name": long_name} | ({"comment": comment} if comment else {})
 
 
 def label_array(labels: Sequence[Label]) -> Any:

@@ -128,6 +128,11 @@ class Facts:
         """Computing time of all cells that are done."""
         return float(self._cost.sum()) if _COST in self._ds else 0.0
 
+    @property
+    def spent(self) -> str:
+        """Computing time of all cells that are done, in a sentence."""
+        return f"{self.seconds:,.2f} seconds of computing, measured in the cells and summed over those that are done."
+
     @cached_property
     def _cost(self) -> xr.DataArray:
         return self._ds[_COST].where(self._ds["status"] == Status.DONE)

@@ -13,6 +13,7 @@ from pipeline.arithmetic import users_state
 from pipeline.arrays import LARGEST, FloatArray
 from pipeline.errors import InputError
 from pipeline.experiment import (
+    AXIS_CHARACTERS,
     Axis,
     Case,
     Columns,
@@ -277,7 +278,7 @@ def matrix_experiment(
         axes=(FUNCTION, SAMPLING, DIMENSION, SIZE, *axes, SEED),
         shared=SHARED,
         quantities=(
-            *(Quantity(name, text) for name, text in quantities.items()),
+            *(_own_quantity(name, text) for name, text in quantities.items()),
             Quantity("seconds", "computing time, with a share of the matrix", units="s"),
         ),
         main=next(iter(quantities)),
@@ -291,6 +292,14 @@ def matrix_experiment(
         evaluate_cost=evaluate_cost,
         spread_cost=never_spread,
     )
+
+
+def _own_quantity(name: str, text: str) -> Quantity:
+    """A quantity that a user describes: in a few words at axes of figures, in a sentence below them."""
+    words = name.replace("_", " ")
+    if text and len(said := f"{words}: {text}") <= AXIS_CHARACTERS:
+        return Quantity(name, text, label=said)
+    return Quantity(name, words, comment=text)
 
 
 def fixed_cost(columns: Columns, seconds: float, memory: float = 0.0) -> Cost:
