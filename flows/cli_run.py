@@ -55,7 +55,10 @@ def run(spec: str, store: str | None, cluster: str, retry_failed: bool, allow_co
     check_cluster(cluster)
     if not configured_server() and not reaches_loopback(cluster):
         raise InputError(f"cluster: workers of {cluster} need a Prefect server they can reach; set PREFECT_API_URL")
-    status = sweep_status(target, sweep)
+    damaged: list[str] = []
+    status = sweep_status(target, sweep, damaged.append)
+    for line in damaged:
+        click.echo(f"damaged: {line}", err=True)
     todo = pending(sweep, status, retry_failed=retry_failed)
     workers = local_workers(cluster)
     plan = make_plan(sweep, todo, workers.count if workers else 1, workers.memory if workers else math.inf)
@@ -76,9 +79,9 @@ def run(spec: str, store: str | None, cluster: str, retry_failed: bool, allow_co
             open_cluster(cluster) as running,
         ):
             _run_flow(str(path), target, running.address, retry_failed, wait_for_server)
-    elif open_results(target).attrs["spec"] != sweep.text:
+    elif damaged or open_results(target).attrs["spec"] != sweep.text:
         with Writer.open(target, sweep):
-            pass  # its figures may be others
+            pass  # it is mended; its figures may be others
     same = ["epsweep", "run", spec, "--store", target, "--cluster", cluster, *["--allow-code"] * allow_code]
     _conclude(sweep, target, shlex.join(same), ran=plan.cells > 0)
 

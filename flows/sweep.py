@@ -118,6 +118,8 @@ def _run(spec: str, store: str, cluster: str, retry_failed: bool) -> "Summary | 
     )
     with Writer.open(store, sweep) as writer:
         take_over(store)
+        for line in writer.mended:
+            _LOGGER.warning("store: damaged: %s", line, extra={"event": "mended"})
         with open_cluster(cluster) as running:
             todo = pending(sweep, sweep_status(store, sweep), retry_failed=retry_failed)
             plan = make_plan(sweep, todo, running.threads, running.worker_memory)

@@ -10,8 +10,9 @@ import numpy.typing as npt
 from pipeline.errors import StoreError
 from pipeline.grid import positions
 from storage.document import Document, read_document
+from storage.growth import extend
 from storage.location import Location, locate
-from storage.results import CellFile, Index, check_identity, experiment_of, extend, sessions_of
+from storage.results import CellFile, Index, check_identity, experiment_of
 from storage.schema import Status
 from storage.verified import read_array
 
@@ -84,8 +85,8 @@ def merge(into: str | Path, other: str | Path) -> Merged:
         found = theirs.verified(source)
         status = read_array(found, "status")
         settings = json.loads(theirs.attributes["settings"]) | json.loads(ours.attributes["settings"])
-        sessions = sessions_of(ours)
-        sessions += [session for session in sessions_of(theirs) if session not in sessions]
+        sessions = ours.sessions
+        sessions += [session for session in theirs.sessions if session not in sessions]
         sessions.sort(key=lambda session: str(session.get("started", "")))
         ours = ours.with_attributes(
             {"settings": json.dumps(settings, sort_keys=True), "sessions": json.dumps(sessions)}
