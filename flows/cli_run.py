@@ -69,7 +69,10 @@ def run(
     path, sweep = find_sweep(spec, allow_code=allow_code)
     target = store or default_store(sweep)
     chosen = check_cluster(cluster)
-    status = sweep_status(target, sweep, accept_code=accept_code)
+    damaged: list[str] = []
+    status = sweep_status(target, sweep, damaged.append, accept_code=accept_code)
+    for line in damaged:
+        click.echo(f"damaged: {line}", err=True)
     todo = pending(sweep, status, retry_failed=retry_failed)
     workers, found = chosen.local, find_running(chosen) if todo.any() else None
     threads = (found.threads or 1) if found else expected_threads(chosen)
@@ -109,16 +112,19 @@ def run(
                 )
     else:
         click.echo(f"{counts}\nnothing to compute")
-        _record_spec(sweep, target, accept_code=accept_code)
+        _record_spec(sweep, target, damaged=bool(damaged), accept_code=accept_code)
     same = shlex.join(["epsweep", "run", spec, "--store", target, "--cluster", cluster, *["--allow-code"] * allow_code])
     _conclude(sweep, target, same, ran=plan.cells > 0)
 
 
-def _record_spec(sweep: Sweep, store: str, *, accept_code: bool) -> None:
-    """Record the spec of a sweep that is done: its figures may be others. Who may only read the store goes without."""
+def _record_spec(sweep: Sweep, store: str, *, damaged: bool, accept_code: bool) -> None:
+    """Mend the store of a sweep that is done and record its spec: its figures may be others.
+
+    Who may only read the store goes without.
+    """
     from storage import Writer, changed_code, open_results
 
-    if open_results(store).attrs["spec"] != sweep.text or changed_code(store, sweep):
+    if damaged or open_results(store).attrs["spec"] != sweep.text or changed_code(store, sweep):
         try:
             with Writer.open(store, sweep, accept_code=accept_code):
                 pass

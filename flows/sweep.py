@@ -147,6 +147,8 @@ def _run(sweep: Sweep, store: str, cluster: str, retry_failed: bool, accept_code
     )
     with Writer.open(store, sweep, accept_code=accept_code) as writer:
         take_over(store)
+        for line in writer.mended:
+            _LOGGER.warning("store: damaged: %s", line, extra={"event": "mended"})
         chosen = check_cluster(cluster)
         with open_cluster(chosen) as running:
             todo = pending(sweep, sweep_status(store, sweep), retry_failed=retry_failed)

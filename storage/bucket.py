@@ -3,7 +3,7 @@
 import atexit
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache, cached_property
 from typing import Any
@@ -21,7 +21,7 @@ from zarr.storage import FsspecStore
 from pipeline.errors import StoreError, one_line, shown
 from pipeline.loopback import on_loopback
 from storage.lease import RENEWAL_SECONDS, RENEWALS, lease
-from storage.location import ROOT, Confirm, Location
+from storage.location import COPY, ROOT, Confirm, Location
 
 _PATIENCE_SECONDS = 60.0
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9]")
@@ -73,7 +73,7 @@ class Bucket(Location):
 
     def exists(self) -> bool:
         """Whether something is there."""
-        if self.read(ROOT) is not None:
+        if self.read(ROOT) is not None or self.read(COPY) is not None:
             return True
         self._call("head_bucket", "read")  # a bucket that is missing would look like a store that is
         return False
@@ -82,7 +82,7 @@ class Bucket(Location):
         """Write the root document last: without it there is no store."""
         arrays = {key.partition("/")[0] for key in documents if "/" in key}
         left = [key for key in self.names() if key.partition("/")[0] in arrays]
-        if any("/c/" in key and key.partition("/c/")[0] + "/c/" not in _chunked(documents) for key in left):
+        if _chunked(left) - _chunked(documents):
             raise StoreError(
                 f"store: {self.name} has values but no {ROOT}, which is damage; restore that, or remove what is there"
             )
@@ -222,8 +222,9 @@ def _close(filesystem: S3FileSystem) -> None:
         sync(filesystem._s3creator.__aexit__(None, None, None))
 
 
-def _chunked(documents: Mapping[str, bytes]) -> set[str]:
-    return {key.partition("/c/")[0] + "/c/" for key in documents if "/c/" in key}
+def _chunked(keys: Iterable[str]) -> set[str]:
+    """Arrays of which there are chunks."""
+    return {key.partition("/")[0] for key in keys if key.partition("/")[2].startswith(("c/", "c."))}
 
 
 def _causes(error: BaseException) -> list[BaseException]:

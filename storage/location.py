@@ -6,7 +6,7 @@ import re
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from time import monotonic
 from typing import TypeVar
@@ -18,11 +18,14 @@ from zarr.core.sync import sync
 from zarr.storage import LocalStore, WrapperStore
 
 from pipeline.errors import StoreError, shown
+from storage.disk import PARTIAL, Disk, DurableStore, sync_path
 from storage.holders import denied, file_lock
 
 ROOT = "zarr.json"
+COPY = f"status/{ROOT}.copy"  # of the root document; within an array, where plain Zarr does not look for arrays
 _LONGEST_PAUSE = 5.0
 _AT_ONCE = 16
+_SAFE = "finished cells are safe: mend that and run the same again"
 _T = TypeVar("_T")
 Confirm = Callable[[], None]  # raises StoreError once a lock is not certain to be held
 
@@ -149,8 +152,13 @@ class Location(ABC):
         return None if found is None else found.to_bytes()
 
     def write(self, documents: Mapping[str, bytes]) -> None:
-        """Write keys, each in one atomic step."""
-        _put(self.store(read_only=False), documents)
+        """Write keys, each in one atomic step; they are durable then, and so is all that was written before."""
+        with self.batch():
+            _put(self.store(read_only=False), documents)
+
+    def batch(self) -> AbstractContextManager[None]:
+        """Context at whose end what was written within it is durable, after all that was written before."""
+        return nullcontext()
 
     def delete(self, keys: Iterable[str]) -> None:
         """Remove keys, which need not be there."""
@@ -178,8 +186,7 @@ class Location(ABC):
                 if reason is None:
                     raise
                 if not self._may_pass(error) or monotonic() > deadline:
-                    safe = "; finished cells are safe: mend that and run the same again"
-                    advice = safe if action == "written" or self._confirm is not None else ""
+                    advice = f"; {_SAFE}" if action == "written" or self._confirm is not None else ""
                     raise StoreError(f"store: {self.name} cannot be {action} ({reason}){advice}") from error
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
@@ -229,6 +236,7 @@ class Folder(Location):
             self.path = path.resolve()  # the same store and lock however it is spelt
         except (OSError, RuntimeError) as error:
             raise StoreError(f"store: {path} cannot be resolved ({error}); use another --store") from error
+        self._disk = Disk()
 
     def exists(self) -> bool:
         """Whether something is there."""
@@ -241,11 +249,20 @@ class Folder(Location):
         with self._errors("written"):
             shutil.rmtree(building, ignore_errors=True)
             try:
-                _put(_Guarded(LocalStore(building), self), documents)
+                with self._disk.batch():
+                    _put(_Guarded(DurableStore(LocalStore(building), self._disk), self), documents)
                 building.rename(self.path)
+                for folder in self.path.parents:  # which may be new as well
+                    sync_path(folder)
             except Exception:
                 shutil.rmtree(building, ignore_errors=True)  # the disk may be full of it
                 raise
+
+    @contextmanager
+    def batch(self) -> Iterator[None]:
+        """Context at whose end what was written within it is durable, after all that was written before."""
+        with self._errors("written", _SAFE), self._disk.batch():
+            yield
 
     @contextmanager
     def _hold(self) -> Iterator[None]:
@@ -267,7 +284,7 @@ class Folder(Location):
     def tidy(self) -> None:
         """Remove what writes left behind that were killed."""
         with self._errors("written"):
-            for leftover in self.path.rglob("*.partial"):
+            for leftover in self.path.rglob(f"*{PARTIAL}"):
                 leftover.unlink()
 
     def same(self, other: Location) -> bool:
@@ -279,11 +296,12 @@ class Folder(Location):
         return (error.strerror or str(error)) if isinstance(error, OSError) else None
 
     def _zarr(self, *, read_only: bool) -> Store:
-        return LocalStore(self.path, read_only=read_only)
+        store = LocalStore(self.path, read_only=read_only)
+        return store if read_only else DurableStore(store, self._disk)
 
     @contextmanager
-    def _errors(self, action: str) -> Iterator[None]:
+    def _errors(self, action: str, advice: str = "mend that") -> Iterator[None]:
         try:
             yield
         except OSError as error:
-            raise StoreError(f"store: {self.name} cannot be {action} ({self.reason(error)}); mend that") from error
+            raise StoreError(f"store: {self.name} cannot be {action} ({self.reason(error)}); {advice}") from error

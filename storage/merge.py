@@ -12,8 +12,9 @@ from pipeline.grid import CODE, positions
 from storage import provenance
 from storage.agreement import Changed, changed_code, check_identity, code_of, has_finished, require_same_code
 from storage.document import Document, read_document
+from storage.growth import extend
 from storage.location import Location, locate
-from storage.results import CellFile, Index, experiment_of, extend, sessions_of
+from storage.results import CellFile, Index, experiment_of
 from storage.schema import Status
 from storage.verified import read_array
 
@@ -90,8 +91,8 @@ def merge(into: str | Path, other: str | Path, *, accept_code: bool = False) -> 
         taken, kept = (json.loads(each.attributes["settings"]) for each in (theirs, ours))
         unused = [name for name in code_of(theirs) if not has_finished(target, ours, name)]
         settings = taken | kept | {name: taken[name] for name in unused if name in taken}
-        sessions = sessions_of(ours)
-        sessions += [session for session in sessions_of(theirs) if session not in sessions]
+        sessions = ours.sessions
+        sessions += [session for session in theirs.sessions if session not in sessions]
         if accepted:
             now = {"ended": provenance.now()}
             sessions.append(provenance.session(str(ours.attributes.get("spec", "")), accepted) | now)

@@ -13,7 +13,7 @@ from zarr.dtype import VariableLengthUTF8
 
 from pipeline.experiment import Experiment, Label
 
-FORMAT = 2  # 1, of epsweep 0.2.0 and before: no checksums, which its chunks never get
+FORMAT = 3  # 2, up to 0.8.0: numbers in the order they came; 1, up to 0.2.0: no checksums, which its chunks never get
 MAIN_QUANTITY = "main_quantity"
 """Attribute of a store that names the quantity of its curves."""
 _CHUNK_CELLS = 8192

@@ -18,6 +18,7 @@ from pipeline.errors import StoreError
 from storage import (
     Status,
     Writer,
+    damage_report,
     damaged_cells,
     export,
     failures,
@@ -107,7 +108,7 @@ def test_store_lives_in_a_bucket_as_on_disk(url, server, tmp_path):
     assert fill(url, sweep(m="[1, 2, 5]")) == 9
     assert_holds(url, sweep(m="[1, 2, 5]"))
     with xr.open_zarr(url) as plain:  # warnings are errors here
-        assert plain["m"].values.tolist() == [2, 5, 1]
+        assert plain["m"].values.tolist() == [1, 2, 5]
         assert (plain["status"] == Status.DONE).all()
     ds = open_results(url)
     assert np.isfinite(median_curves(ds)["epsilon"]).all()
@@ -145,6 +146,10 @@ def test_leftovers_of_a_killed_creation_are_not_read_as_data(url, server):
 def test_values_without_their_root_document_are_not_swept_away(url, server):
     fill(url, sweep())
     server.client.delete_object(**key(url, "/zarr.json"))
+    assert "zarr.json: not as it was written; its copy was read" in damage_report(url)[0]
+    assert fill(url, sweep()) == 0
+    for name in ("/zarr.json", "/status/zarr.json.copy"):
+        server.client.delete_object(**key(url, name))
     with pytest.raises(StoreError, match=r"has values but no zarr.json, which is damage; restore that"):
         fill(url, sweep())
     assert any(name.startswith("/epsilon/c/") for name in objects(server, url))
