@@ -78,11 +78,9 @@ def _tables(ds: xr.Dataset) -> Iterator[pd.DataFrame]:
     meanings = np.array(ds["status"].attrs["flag_meanings"].split(), dtype=object)
     names = dict.fromkeys([*ds["status"].dims, *ds.variables])
     for at in parts(places(ds)):
-        columns = {str(name): values_at(ds, name, at) for name in names}
+        columns = values_at(ds, names, at)
         columns["status"] = meanings[columns["status"]]
-        yield pd.DataFrame(
-            {name: values.astype(object) if values.dtype.kind == "T" else values for name, values in columns.items()}
-        )
+        yield pd.DataFrame(columns)
 
 
 def _parquet(ds: xr.Dataset, target: Path) -> None:
@@ -106,7 +104,7 @@ def failures(path: str | Path) -> list[str]:
     """Name each failed cell of a store with its message."""
     ds = open_results(path)
     failed = np.flatnonzero(ds["status"].values == Status.FAILED)
-    columns = [values_at(ds, name, failed) for name in (*ds["status"].dims, "message")]
+    columns = values_at(ds, [*ds["status"].dims, "message"], failed).values()
     return [
         ", ".join(f"{axis}={label}" for axis, label in zip(ds["status"].dims, labels, strict=True)) + f": {message}"
         for *labels, message in zip(*columns, strict=True)
