@@ -1,5 +1,6 @@
 """The command ``epsweep``, also as ``python -m flows``: it heeds signals from the start, while it still imports."""
 
+import io
 import os
 import signal
 import sys
@@ -10,8 +11,18 @@ def _stop(number: int, frame: object) -> None:
     os._exit(130)  # an exception would come out of whatever is being imported
 
 
+def _show_what_the_terminal_can() -> None:
+    """Spell what an encoding lacks as an escape, here and in the processes that are started."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # there is none where it is closed
+            stream.reconfigure(errors="backslashreplace")
+    encoding, _, errors = os.environ.get("PYTHONIOENCODING", "").partition(":")
+    os.environ["PYTHONIOENCODING"] = f"{encoding}:{errors or 'backslashreplace'}"
+
+
 def main() -> None:
     """Run the command line; `run` handles SIGTERM itself while it has something to end."""
+    _show_what_the_terminal_can()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
     from flows.cli import main as run
