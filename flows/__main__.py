@@ -7,6 +7,7 @@ if __name__ == "__main__" and not sys.flags.safe_path:  # "python -m" looks into
     del sys.path[0]
     sys.path[:0] = [_here] * (_here not in sys.path)
 
+import io
 import os
 import signal
 from importlib.machinery import PathFinder
@@ -30,8 +31,18 @@ def _require_ours() -> None:
             sys.exit(2)
 
 
+def _show_what_the_terminal_can() -> None:
+    """Spell what an encoding lacks as an escape, here and in the processes that are started."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # there is none where it is closed
+            stream.reconfigure(errors="backslashreplace")
+    encoding, _, errors = os.environ.get("PYTHONIOENCODING", "").partition(":")
+    os.environ["PYTHONIOENCODING"] = f"{encoding}:{errors or 'backslashreplace'}"
+
+
 def main() -> None:
     """Run the command line; `run` handles SIGTERM itself while it has something to end."""
+    _show_what_the_terminal_can()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
     _require_ours()

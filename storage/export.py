@@ -77,11 +77,9 @@ def _tables(ds: xr.Dataset) -> Iterator[pd.DataFrame]:
     meanings = np.array(ds["status"].attrs["flag_meanings"].split(), dtype=object)
     names = dict.fromkeys([*ds["status"].dims, *ds.variables])
     for at in parts(places(ds)):
-        columns = {str(name): values_at(ds, name, at) for name in names}
+        columns = values_at(ds, names, at)
         columns["status"] = meanings[columns["status"]]
-        yield pd.DataFrame(
-            {name: values.astype(object) if values.dtype.kind == "T" else values for name, values in columns.items()}
-        )
+        yield pd.DataFrame(columns)
 
 
 def _parquet(ds: xr.Dataset, target: Path) -> None:

@@ -61,5 +61,5 @@ def _failed(ds: xr.Dataset) -> Iterator[tuple[str, str]]:
     if not len(failed):
         return
     axes = ds["status"].dims
-    for *labels, message in zip(*(values_at(ds, name, failed) for name in (*axes, "message")), strict=True):
+    for *labels, message in zip(*values_at(ds, [*axes, "message"], failed).values(), strict=True):
         yield ", ".join(f"{axis}={label}" for axis, label in zip(axes, labels, strict=True)), str(message)

@@ -6,7 +6,7 @@ memory nor the file grows with what is not there.
 
 import math
 import warnings
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from storage.schema import TEXT, Status
 _BLOCK_CELLS = 2**16
 _TEXT_CELLS = 2**10  # netCDF does not compress texts
 _ROWS = 2**18  # that are read at once
+_SPARSE = 8  # times as many values are read at once rather than each for itself
 _LEVEL = 1  # of zlib: floating-point numbers hardly get smaller at more
 
 Places = npt.NDArray[np.intp]
@@ -34,13 +35,32 @@ def places(ds: xr.Dataset) -> Places:
     return np.flatnonzero(np.isin(ds["status"].values, (Status.DONE, Status.FAILED)))
 
 
-def values_at(ds: xr.Dataset, name: Hashable, at: Places) -> npt.NDArray[Any]:
-    """Values of a variable, or labels of an axis, at places in the box of the status; no other is read."""
+def values_at(ds: xr.Dataset, names: Iterable[Hashable], at: Places) -> dict[str, npt.NDArray[Any]]:
+    """Values of variables, and labels of axes, at places in the box of the status; few others are read."""
     status = ds["status"].variable
     index = dict(zip(status.dims, _indices(at, status.shape), strict=True))
-    variable = ds[name].variable
-    chosen = variable.isel({dim: xr.Variable("cell", index[dim]) for dim in variable.dims}).values
-    return np.broadcast_to(chosen, at.shape)  # what is no axis of a selection has one value
+    box = {dim: slice(int(each.min()), int(each.max()) + 1) for dim, each in index.items() if len(each)}
+    lengths = [part.stop - part.start for part in box.values()]
+    dense = bool(box) and math.prod(lengths) <= _SPARSE * len(at)
+    inside = np.ravel_multi_index(tuple(index[dim] - box[dim].start for dim in box), lengths) if dense else None
+    found = {}
+    for name in names:
+        variable = ds[name].variable
+        if not len(at) or not variable.dims:
+            found[str(name)] = np.full(at.shape, _plain(variable[(0,) * variable.ndim].values))
+        elif name in index:
+            found[str(name)] = _plain(variable.values)[index[name]]
+        elif inside is None or variable.dims != status.dims:
+            chosen = variable.isel({dim: xr.Variable("cell", index[dim]) for dim in variable.dims})
+            found[str(name)] = _plain(chosen.values)
+        else:
+            found[str(name)] = _plain(variable.isel(box).values).reshape(-1)[inside]
+    return found
+
+
+def _plain(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Text as Python objects, which every format takes."""
+    return values.astype(object) if values.dtype.kind == "T" else values
 
 
 def _indices(at: Places, shape: tuple[int, ...]) -> tuple[Places, ...]:
@@ -85,7 +105,7 @@ def write_netcdf(ds: xr.Dataset, target: Path) -> None:
 def write_zarr(ds: xr.Dataset, target: Path) -> None:
     """Write results as a Zarr store that plain xarray, and this package, opens."""
     rest, grid = _split(ds)
-    rest = rest.drop_encoding().drop_attrs(deep=False).assign_attrs(_plain(ds.attrs))
+    rest = rest.drop_encoding().drop_attrs(deep=False).assign_attrs(_of_a_copy(ds.attrs))
     rest.to_zarr(target, mode="w-", zarr_format=3, consolidated=False)
     group = zarr.open_group(target, mode="r+")
     for name, variable in grid.items():
@@ -111,14 +131,14 @@ def _fill(ds: xr.Dataset, name: Hashable, block: tuple[int, ...], put: Put, *, w
     """Write a variable block by block: those with cells, or all of them where the file knows no fill value."""
     variable, at = ds[name].variable, places(ds)
     nothing, kind = _nothing(name, variable), object if _is_text(variable) else variable.dtype
-    rows, first = values_at(ds, name, at[:_ROWS]), 0  # of the places from the first on
+    rows, first = values_at(ds, [name], at[:_ROWS])[str(name)], 0  # of the places from the first on
     for box, start, stop in _boxes(variable.shape, block):
         if name == "status":
             put(box, variable[box].values)
             continue
         low, high = (int(bound) for bound in np.searchsorted(at, (start, stop)))
         if high > first + len(rows):
-            rows, first = values_at(ds, name, at[low : max(high, low + _ROWS)]), low
+            rows, first = values_at(ds, [name], at[low : max(high, low + _ROWS)])[str(name)], low
         values = np.full(stop - start, nothing, dtype=kind)
         values[at[low:high] - start] = rows[low - first : high - first]
         if whole or (low < high and not (values == nothing).all()):
@@ -171,13 +191,9 @@ def _attributes(ds: xr.Dataset, name: Hashable) -> dict[str, Any]:
 
 
 def _plain_strings(ds: xr.Dataset) -> xr.Dataset:
-    """Text as Python objects, which every format takes."""
-    texts = {name: ds[name].astype(object) for name in ds.variables if ds[name].dtype.kind == "T"}
-    return ds.assign_coords({name: text for name, text in texts.items() if name in ds.coords}).assign(
-        {name: text for name, text in texts.items() if name in ds.data_vars}
-    )
+    return ds.assign_coords({name: ds[name].copy(data=_plain(ds[name].values)) for name in ds.coords})
 
 
-def _plain(attributes: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+def _of_a_copy(attributes: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
     """Attributes of a copy that carries no checksums."""
     return {key: value for key, value in attributes.items() if key != DIGEST} | {"epsweep_format": 1}
