@@ -135,7 +135,7 @@ def prefect_server() -> Iterator[Callable[[], None]]:
         return
     os.environ.setdefault("PREFECT_API_REQUEST_TIMEOUT", str(_RESTART_SECONDS))
     quieten()
-    home = prefect_home()
+    home = prefect_home().absolute()
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
     os.environ["PREFECT_HOME"] = str(home)
     with (
@@ -212,6 +212,7 @@ def _serve(listener: socket.socket) -> None:
             migrating.release()
             print("ready", flush=True)  # noqa: T201 (the parent reads it)
 
+    os.chdir(prefect_home())  # migrations import from the working directory, where a user's files may have any name
     migrating.acquire()
     _make_database()
     app: Any = create_app(ephemeral=True, final=True)

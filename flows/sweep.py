@@ -20,7 +20,7 @@ from flows.clusters import local_workers, open_cluster
 from flows.dispatch import Dispatcher
 from flows.planning import make_plan
 from flows.progress import Reporter, Tally
-from flows.specs import find_sweep
+from flows.specs import find_sweep, import_from
 from pipeline.errors import EpsweepError, Interrupted
 from pipeline.experiments import code_allowed
 from pipeline.grid import MAX_SPEC_CHARACTERS, Sweep, parse_sweep
@@ -164,6 +164,8 @@ def _run(spec: str, store: str, cluster: str, retry_failed: bool, accept_code: b
 def _load(spec: str) -> Sweep:
     """Sweep of a text (which has several lines, or is one mapping), a path or a name."""
     if "\n" in spec or spec.lstrip().startswith("{"):
+        if code_allowed():
+            import_from(Path.cwd())
         return parse_sweep(spec, allow_code=code_allowed())
     return find_sweep(spec, allow_code=code_allowed())[1]
 
