@@ -7,7 +7,7 @@ import sys
 import sysconfig
 import threading
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, lru_cache
 from importlib.machinery import ExtensionFileLoader, ModuleSpec, PathFinder, SourceFileLoader, SourcelessFileLoader
 from pathlib import Path
 from types import ModuleType
@@ -52,6 +52,7 @@ def spec_of(name: str, module: ModuleType) -> ModuleSpec:
     return spec
 
 
+@lru_cache(maxsize=4096)
 def is_own(origin: str | None) -> bool:
     """Whether a file is a user's own: neither Python's nor this package's nor installed."""
     if origin is None:
