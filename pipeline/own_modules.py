@@ -85,7 +85,9 @@ def hidden_by(top: str, folders: Sequence[Path]) -> str | None:
     for folder in folders:
         for path in (folder / f"{top}.py", folder / top / "__init__.py"):
             if path.is_file() and os.path.realpath(path) != os.path.realpath(str(found.origin)):
-                return f"{one_line(path)} is hidden by {owner_of(top)}; rename the file"
+                installed = top not in sys.stdlib_module_names and top not in PACKAGES
+                remedy = "rename the file" + ", or uninstall the package" * installed
+                return f"{one_line(path)} is hidden by {owner_of(top)}; {remedy}"
     return None
 
 
