@@ -46,6 +46,7 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
     _require_ours()
+    os.environ["PYTHONSAFEPATH"] = "1"  # for what this process starts: its working directory holds no libraries
     from flows.cli import main as run
 
     signal.signal(signal.SIGINT, signal.default_int_handler)

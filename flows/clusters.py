@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import ssl
 import sys
@@ -274,6 +275,7 @@ def _loop_deaf_to_interrupts() -> Iterator[IOLoop]:
 
     Ctrl-C is for the flow, which then ends its workers.
     """
+    os.environ["PYTHONSAFEPATH"] = "1"  # what it starts looks for no libraries in the working directory
     resource_tracker.ensure_running()  # to start it later would unblock the signal
     runner = LoopRunner(asynchronous=False)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})

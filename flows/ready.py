@@ -1,6 +1,7 @@
 """What workers must have before cells are sent: the files of a sweep, and a user's own code as the run has it."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from distributed import Client
@@ -51,5 +52,6 @@ def lacking(recipes: Sequence[FileRecipe], code: Mapping[str, str]) -> str:
 def require_code(code: Mapping[str, str]) -> None:
     """Import a user's own code on a worker, from where it was started too; CodeError unless it is that of the run."""
     if code:
-        import_from(Path.cwd())
+        with suppress(OSError):  # a folder that is gone
+            import_from(Path.cwd())
         check_code(code)

@@ -275,6 +275,7 @@ def _serve(listener: socket.socket) -> None:
             migrating.release()
             print("ready", flush=True)  # noqa: T201 (the parent reads it)
 
+    os.chdir(prefect_home())  # migrations import from the working directory, where a user's files may have any name
     migrating.acquire()
     _make_database()
     app: Any = create_app(ephemeral=True, final=True)

@@ -186,17 +186,15 @@ def load(spec: str, folder: str | None = None, files: Mapping[str, str] = Mappin
     InputError
         If it is not valid, or a file is not the one that its digest was made of.
     """
-    allow_code = code_allowed()
-    if folder is not None:
+    allow_code, place = code_allowed(), Path(folder or "")
+    if folder is not None or "\n" in spec or spec.lstrip().startswith("{"):
         if allow_code:
-            import_from(Path(folder), Path.cwd())
-        sweep = parse_sweep(spec, allow_code=allow_code, folder=Path(folder))
-    elif "\n" in spec or spec.lstrip().startswith("{"):
-        sweep = parse_sweep(spec, allow_code=allow_code)
+            import_from(place.resolve(), Path.cwd())
+        sweep = parse_sweep(spec, allow_code=allow_code, folder=place)
     else:
         sweep = find_sweep(spec, allow_code=allow_code)[1]
     for name, digest in files.items():
-        if sha256_of(sweep.files.get(name) or find_file(name, Path(folder or ""))) != digest:
+        if sha256_of(sweep.files.get(name) or find_file(name, place)) != digest:
             raise InputError(f"file: {one_line(name)} has changed since the run was checked; run the same again")
     return sweep
 

@@ -7,7 +7,7 @@ import sys
 import sysconfig
 import threading
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, lru_cache
 from importlib.machinery import ExtensionFileLoader, ModuleSpec, PathFinder, SourceFileLoader, SourcelessFileLoader
 from pathlib import Path
 from types import ModuleType
@@ -52,6 +52,7 @@ def spec_of(name: str, module: ModuleType) -> ModuleSpec:
     return spec
 
 
+@lru_cache(maxsize=4096)
 def is_own(origin: str | None) -> bool:
     """Whether a file is a user's own: neither Python's nor this package's nor installed."""
     if origin is None:
@@ -84,7 +85,9 @@ def hidden_by(top: str, folders: Sequence[Path]) -> str | None:
     for folder in folders:
         for path in (folder / f"{top}.py", folder / top / "__init__.py"):
             if path.is_file() and os.path.realpath(path) != os.path.realpath(str(found.origin)):
-                return f"{one_line(path)} is hidden by {owner_of(top)}; rename the file"
+                installed = top not in sys.stdlib_module_names and top not in PACKAGES
+                remedy = "rename the file" + ", or uninstall the package" * installed
+                return f"{one_line(path)} is hidden by {owner_of(top)}; {remedy}"
     return None
 
 

@@ -205,7 +205,7 @@ def test_parameters_are_described_limited_and_enforced(service):
     schema = service.deployment("strict")["parameter_openapi_schema"]
     assert schema["required"] == ["spec", "store"]
     assert all(each["description"] for each in schema["properties"].values())
-    assert schema["properties"]["retry_failed"]["type"] == "boolean"
+    assert {schema["properties"][name]["type"] for name in ("retry_failed", "accept_code")} == {"boolean"}
     good = {"spec": "quickstart", "store": "s.zarr"}
     for bad in ({"spec": ""}, {"spec": "x" * 300_000}, {"store": "a\nb"}, {"cluster": 5}, {"retry_failed": "perhaps"}):
         identifier = service.deployment("strict")["id"]

@@ -14,7 +14,7 @@ from pipeline.experiments import ALLOW_CODE, get_experiment
 from pipeline.experiments.generated import RANK, matrix_experiment
 from pipeline.grid import parse_sweep
 from pipeline.matrix import function_matrix
-from storage import Writer, median_curves, open_results, store_experiment, sweep_status
+from storage import Status, Writer, median_curves, open_results, store_experiment, sweep_status
 from storage.description import DESCRIPTION
 from storage.document import read_document
 from storage.location import ROOT, locate
@@ -119,6 +119,19 @@ def test_theory_of_its_own_that_a_figure_declares_is_left_out_without_its_code(m
     (path,) = plot_curves(ds, found, tmp_path / "figures", {})
     assert "says nothing" not in path.with_suffix(".svg").read_text()
     assert not [each for each in findings(ds, found) if each.section == "Theory"]
+
+
+def test_experiment_that_has_changed_is_refused_for_its_store(module, tmp_path):
+    sweep = parse_sweep(SPEC, allow_code=True)
+    cells = np.argwhere(sweep.wanted)
+    with Writer.open(tmp_path / "own.zarr", sweep) as writer:
+        writer.write(cells, list(sweep.experiment.run([sweep.case(cell) for cell in cells], sweep.settings)))
+    (tmp_path / "own_tails.py").write_text(MODULE.replace("** 2", "** 4"))
+    sys.modules.pop("own_tails")
+    changed = parse_sweep(SPEC.replace("m: [3]", "m: [3, 4]"), allow_code=True)
+    with pytest.raises(StoreError, match=r"other code of own_tails:TAIL than .* or --accept-code"):
+        sweep_status(tmp_path / "own.zarr", changed)
+    assert (sweep_status(tmp_path / "own.zarr", changed, accept_code=True) == Status.DONE).sum() == 4
 
 
 def test_axes_or_quantities_that_have_changed_need_another_store_even_if_code_is_accepted(module, tmp_path):
