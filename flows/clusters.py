@@ -153,7 +153,7 @@ def check_cluster(cluster: str) -> ChosenCluster:
     return ChosenCluster(cluster, profile=profile)
 
 
-def find_running(cluster: ChosenCluster) -> RunningCluster | None:
+def find_running(cluster: str | ChosenCluster) -> RunningCluster | None:
     """See what a running scheduler has, with workers or, after some seconds, without; None where a run starts it.
 
     Raises
@@ -161,22 +161,24 @@ def find_running(cluster: ChosenCluster) -> RunningCluster | None:
     InputError
         If there is no scheduler at the address within seconds, or its versions are not ours.
     """
-    profile = cluster.profile
-    if cluster.local or (profile and profile.address is None):
+    chosen = _chosen(cluster)
+    profile = chosen.profile
+    if chosen.local or (profile and profile.address is None):
         return None
     if profile is None:
-        return _inspect(str(cluster.address), 1, _START_SECONDS, None, patience=_LOOK_SECONDS)
+        return _inspect(str(chosen.address), 1, _START_SECONDS, None, patience=_LOOK_SECONDS)
     security = security_of(profile)
     if security is None:
         _check_certificates(str(profile.address))
     return _inspect(str(profile.address), profile.minimum, profile.timeout, security, patience=_LOOK_SECONDS)
 
 
-def expected_threads(cluster: ChosenCluster) -> int:
+def expected_threads(cluster: str | ChosenCluster) -> int:
     """Number of worker threads that a run would have, as far as can be said before it starts; 1 for a scheduler."""
-    if cluster.local:
-        return cluster.local.count
-    profile = cluster.profile
+    chosen = _chosen(cluster)
+    if chosen.local:
+        return chosen.local.count
+    profile = chosen.profile
     if profile is None or profile.address is not None:
         return 1
     hosts = profile.arguments.get("hosts")

@@ -368,7 +368,8 @@ def test_batch_whose_cells_import_other_code_than_was_asked_for_is_given_up(tmp_
     (tmp_path / "own.yaml").write_text(OWN_SPEC)
     try:
         _, sweep = find_sweep("own.yaml", allow_code=True)
-        payload = Dispatcher(sweep, None, None, None, None)._payload(Batch(np.argwhere(sweep.wanted), 1.0))
+        batch = Batch(np.argwhere(sweep.wanted), np.ones(1))
+        payload = Dispatcher(sweep, None, None, None, None)._payload(batch, 60.0)
         assert len(compute_batch.fn("first", payload).outcomes) == 1
         sys.modules.pop("own_late")
         (tmp_path / "own_late.py").write_text("SCALE = 2.0\n")
