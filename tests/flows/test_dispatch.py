@@ -9,10 +9,9 @@ from uuid import UUID, uuid4
 import dask
 import numpy as np
 import pytest
-from distributed import LocalCluster
+from distributed import Client, LocalCluster
 from prefect import flow
 from prefect.settings import PREFECT_API_URL, temporary_settings
-from prefect_dask.task_runners import DaskTaskRunner
 
 from flows.batch import task_key
 from flows.dispatch import Dispatcher, _Sent
@@ -119,9 +118,9 @@ class Run:
         def work():
             cells = np.argwhere(self.sweep.wanted)
             batch = Batch(cells, np.full(len(cells), 1e-3))
-            with Writer.open(self.store, self.sweep) as writer, DaskTaskRunner(address=self._address) as runner:
+            with Writer.open(self.store, self.sweep) as writer, Client(self._address, set_as_default=False) as client:
                 try:
-                    Dispatcher(self.sweep, writer, runner, self.tally, watch, self.stop).run([batch])
+                    Dispatcher(self.sweep, writer, client, self.tally, watch, self.stop).run([batch])
                 except Interrupted as error:
                     ended.append(error)
 
