@@ -74,12 +74,12 @@ def run(
     for line in damaged:
         click.echo(f"damaged: {line}", err=True)
     todo = pending(sweep, status, retry_failed=retry_failed)
-    workers, found = chosen.local, find_running(chosen) if todo.any() else None
+    server = find_server(loopback=reaches_loopback(chosen)) if todo.any() else None
+    workers, found = chosen.local, find_running(chosen) if server else None
     threads = (found.threads or 1) if found else expected_threads(chosen)
     plan = make_plan(sweep, todo, threads, workers.memory if workers else math.inf)
     if workers:
         plan.require_memory(workers.memory, MEMORY_LIMIT, workers.count)
-    server = find_server(loopback=reaches_loopback(chosen)) if plan.cells else None
     files = sweep.digests
     for note in sweep.notes:
         click.echo(f"note: {note}", err=True)

@@ -119,7 +119,7 @@ BAD_COMMANDS = {
     "store is a file": (["run", "quickstart", "--store", "binary.yaml"], "binary.yaml is not a result store"),
     "store that cannot be made": (["run", "quickstart", "--store", "/proc/none/x.zarr"], "cannot be locked"),
     "name too long": (["run", "a" * 300], "File name too long"),
-    "held axis without a number": (["plot", "nowhere.zarr", "--out", "f", "--at", "r=big"], "at: 'r=big'"),
+    "unknown format": (["plot", "nowhere.zarr", "--out", "f", "--format", "bmp"], "format: 'bmp' is not known"),
     "plan of nothing": (["plan", "nowhere.yaml"], "nowhere.yaml: cannot be read"),
     "status of nothing": (["status", "nowhere.zarr"], "nowhere.zarr does not exist"),
     "status of a folder": (["status", "folder"], "folder is not a result store"),
