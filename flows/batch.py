@@ -39,16 +39,19 @@ class Computed:
     Attributes
     ----------
     outcomes : list of Outcome
-        Of the first cases; the dispatcher sends the others again.
+        Of cases that follow one another; the dispatcher sends later ones again.
     worker : str
         Address of the worker; empty outside of Dask.
     seconds : float
         Computing time.
+    first : int
+        Number of the first of these cases: those before it were handed over by a worker that died.
     """
 
     outcomes: list[Outcome]
     worker: str
     seconds: float
+    first: int = 0
 
 
 @task(name="batch", task_run_name="{label}", cache_policy=NO_CACHE, persist_result=False)
@@ -85,6 +88,7 @@ def compute_batch(label: str, payload: str) -> "Computed | State[None]":
     shared, modules = None, len(sys.modules)
     limit_threads(get_ident(), modules)
     with HandOver([quantity.name for quantity in experiment.quantities]) as hand_over:
+        cases = cases[hand_over.first :]
         for case, outcome in zip(cases, experiment.run(cases, settings), strict=True):
             if outcome.traceback:
                 outcome = replace(outcome, traceback="" if outcome.message in told else outcome.traceback)
@@ -106,7 +110,7 @@ def compute_batch(label: str, payload: str) -> "Computed | State[None]":
                 or all(experiment.shared_labels(each) != shared for each in following)
             ):
                 break
-    return Computed(outcomes, _worker_address(), now - started)
+    return Computed(outcomes, _worker_address(), now - started, hand_over.first)
 
 
 @task(name="spread", task_run_name="{label}", cache_policy=NO_CACHE, persist_result=False)

@@ -257,7 +257,7 @@ class Dispatcher:
                 continue
             else:
                 self._record.log_batch(len(computed.outcomes), computed.seconds, computed.worker)
-                self._keep(sent, 0, computed.outcomes)
+                self._keep(sent, computed.first, computed.outcomes)
             if sent.left is not None:
                 waiting.appendleft(sent.left)
         if arrived and not lost:

@@ -6,11 +6,12 @@ outcomes, so that an event that is lost costs nothing.
 
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
-from distributed import get_worker
+from distributed import get_client, get_worker
 from distributed.worker import thread_state
 
 from pipeline.experiment import Outcome
@@ -77,19 +78,38 @@ class HandOver:
     ----------
     quantities : sequence of str
         Names of the values of an outcome.
+
+    Attributes
+    ----------
+    first : int
+        Number of the first cell that is still to be computed. Dask sends the batch of a worker that died to another
+        one; what was handed over before is not computed again.
     """
 
     def __init__(self, quantities: Sequence[str]) -> None:
         self._quantities = quantities
         self._lock = threading.Lock()
         self._kept: list[Outcome] = []
-        self._first = 0
         self._sent: list[Message] = []
         self._timer: threading.Timer | None = None
         try:
             self._worker, self._key = get_worker(), str(thread_state.key)
         except (ValueError, AttributeError):
             self._worker, self._key = None, ""
+        self.first = self._first = self._handed_over()
+
+    def _handed_over(self) -> int:
+        """How many cells of the batch the scheduler has been told of; none where it does not say."""
+        if self._worker is None:
+            return 0
+        with suppress(Exception):  # they are computed again then, and taken once
+            return max((until for _, until in get_client().get_events(self._topic)), default=0)
+        return 0
+
+    @property
+    def _topic(self) -> str:
+        """Topic of the number of cells of this batch that have been handed over."""
+        return f"{TOPIC}-{self._key}"
 
     def __enter__(self) -> "HandOver":
         """Begin with the first cell of the batch."""
@@ -128,6 +148,7 @@ class HandOver:
         self._first += len(self._kept)
         self._kept = []
         self._worker.log_event(TOPIC, self._sent[-1])
+        self._worker.log_event(self._topic, self._first)
 
     def last(self) -> list[Message]:
         """What has not been handed over, or may still be on its way."""
