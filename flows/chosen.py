@@ -89,7 +89,7 @@ def read_choice(ds: xr.Dataset, experiment: Experiment, items: Sequence[str], op
     for item in items:
         name, equals, text = (part.strip() for part in item.partition("="))
         if not equals or not text:
-            raise InputError(f"{option}: {shown(item)} is not AXIS=LABEL; write {option} r=20, say")
+            raise InputError(f"{option}: {shown(item)} is not AXIS=LABEL; write --{option} r=20, say")
         if name not in axes:
             known = ", ".join(axes)
             raise InputError(f"{option}: {shown(name)} is not an axis that can be held; use one of {known}")

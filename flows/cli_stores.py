@@ -103,7 +103,7 @@ def plot(store: str, out: Path, at: tuple[str, ...], formats: tuple[str, ...], *
     \b
     Example:
       epsweep plot results/quickstart.zarr --out figures --at r=20
-      epsweep plot results/quickstart.zarr --out figures --x n --lines r --only "r=10,20" --free-y --format pdf
+      epsweep plot results/quickstart.zarr --out figures --x m --lines r --only r=5,20 --free-y --format pdf
     """
     from flows.chosen import read_choice
     from flows.figures import FORMATS, plot_curves

@@ -108,17 +108,19 @@ def _fitted(
         flat = flatness(x, values)
         text = f"largest median of {name} over {axis}, divided by the smallest"
         yield Finding("Fits", text, flat.ratio, None, expectation.expected, span)
-        yield Finding("Fits", f"power of {axis} in {name}", *_quoted(flat.change), "0 where it is flat", span)
+        yield _quoted(flat.change, f"power of {axis} in {name}", "0 where it is flat", span)
         return
     compared = compare_growth(x, values) if expectation.kind == "growth" and x[0] > 1 else None
     fit = compared.power if compared else power_law(x, values)
-    yield Finding("Fits", f"power of {axis} in {name}", *_quoted(fit), expectation.expected, span)
+    yield _quoted(fit, f"power of {axis} in {name}", expectation.expected, span)
     if compared:
         said = f"best described: {compared.best}" if compared.best else "too few to tell which describes it best"
-        yield Finding("Fits", f"power of log {axis} in {name}", *_quoted(compared.logarithmic), said, span)
+        yield _quoted(compared.logarithmic, f"power of log {axis} in {name}", said, span)
 
 
-def _quoted(fit: Fit) -> tuple[float, tuple[float, float] | None]:
+def _quoted(fit: Fit, name: str, expected: str, where: str) -> Finding:
     """Mean over the trials with its interval, with one trial the estimate alone; no digits that are rounding."""
     mean, low, high = (round(each, _DIGITS) + 0.0 for each in (fit.mean, fit.low, fit.high))
-    return (round(fit.estimate, _DIGITS), None) if math.isnan(low) else (mean, (low, high))
+    if math.isnan(low):
+        return Finding("Fits", name, round(fit.estimate, _DIGITS), None, expected, where)
+    return Finding("Fits", name, mean, (low, high), expected, where, fit.level)

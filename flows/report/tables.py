@@ -4,9 +4,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-LEVEL = 0.95  # of intervals, that of pipeline.fits
 ABOUT_INTERVALS = (
-    "Each trial is fitted alone. With several trials an estimate is the mean of their powers and stands with its 95 % "
+    "Each trial is fitted alone. With several trials an estimate is the mean of their powers and stands with its "
     "confidence interval, Student's for that mean, which tells of the spread between trials and not of a law that does "
     "not hold; with one trial it is the power of that trial, without an interval."
 )
@@ -51,6 +50,8 @@ class Finding:
         What is expected of it, and by whom.
     where : str
         The curve.
+    level : float, optional
+        Confidence level of the interval, such as 0.95.
     """
 
     section: str
@@ -59,6 +60,7 @@ class Finding:
     interval: tuple[float, float] | None
     expected: str
     where: str
+    level: float | None = None
 
 
 def finding_sections(findings: Sequence[Finding]) -> list[tuple[str, int, list[tuple[str, Table]]]]:
@@ -88,7 +90,8 @@ def _summary(name: str, found: Sequence[Finding]) -> str:
 
 
 def _table(name: str, found: Sequence[Finding]) -> Table:
-    header = ("Name", "Where", "Expected", "Estimate", f"{LEVEL:.0%} confidence interval".replace("%", " %"))
+    levels = sorted({f"{100 * each.level:g} % " for each in found if each.level})
+    header = ("Name", "Where", "Expected", "Estimate", f"{' and '.join(levels)}confidence interval")
     rows = [(each.name, each.where, each.expected, number(each.estimate), _interval(each.interval)) for each in found]
     return Table(name, header, rows, 3)
 

@@ -654,7 +654,7 @@ def test_page_shows_any_experiment(experiment, tmp_path, visit):
 def test_findings_stand_in_sections_of_their_own(store, tmp_path, visit):
     page = tmp_path / "found.html"
     found = [
-        Finding("Fits", "slope in r", -0.503, (-0.52, -0.49), "-1/2 (<b>001</b>, section 7)", "gaussian, n = 100"),
+        Finding("Fits", "slope in r", -0.503, (-0.52, -0.49), "-1/2 (<b>001</b>, section 7)", "gaussian", 0.95),
         Finding("Theory", "rank at 0.1", float("nan"), None, "30002", "n = 10^7"),
         Finding("Fits", "slope in n", 0.1, None, "slow growth", "cauchy"),
     ]
@@ -671,7 +671,7 @@ def test_findings_stand_in_sections_of_their_own(store, tmp_path, visit):
     assert "95 % confidence interval" in opened.locator("#findings-1 th").all_inner_texts()
     rows = [row.locator("td").all_inner_texts() for row in opened.locator("#findings-1 tbody tr").all()]
     assert rows == [
-        ["slope in r", "gaussian, n = 100", "-1/2 (<b>001</b>, section 7)", "-0.503", "[-0.52, -0.49]"],
+        ["slope in r", "gaussian", "-1/2 (<b>001</b>, section 7)", "-0.503", "[-0.52, -0.49]"],
         ["slope in n", "cauchy", "slow growth", "0.1", "–"],
     ]
     assert opened.locator("#findings-2 tbody td").all_inner_texts()[-2:] == ["–", "–"]
@@ -695,7 +695,7 @@ def test_findings_are_grouped_by_kind_and_folded(store, tmp_path, visit):
 def test_tables_scroll_and_keep_words_whole(store, tmp_path, visit):
     where = "function = gaussian, sampling = ball-symmetric, m = 1000, tolerance = 0.0001, method = minimax"
     found = [
-        Finding("Fits", "power of n in rank", 1, (0.5, 1.5), "towards zero (Udell and Townsend)", where),
+        Finding("Fits", "power of n in rank", 1, (0.5, 1.5), "towards zero (Udell and Townsend)", where, 0.95),
         Finding("Fits", "digest", 1, None, "", "0123456789abcdef" * 4),
     ]
     path = tmp_path / "found.html"

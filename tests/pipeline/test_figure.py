@@ -10,12 +10,13 @@ from tests.support import BLOCK
 
 APPROXIMATION = EXPERIMENTS["approximation"]
 NAMES = ["function", "sampling", "method"]
+GRID = BLOCK | {"function": "[gaussian, quartic_gaussian]", "sampling": "[ball-symmetric, ball-independent]"}
 
 
 def spec(figures: str) -> str:
     """YAML text with a section of figures."""
     return (
-        f"name: t\nfigures: {figures}\ngrid:\n  - {{{', '.join(f'{key}: {value}' for key, value in BLOCK.items())}}}\n"
+        f"name: t\nfigures: {figures}\ngrid:\n  - {{{', '.join(f'{key}: {value}' for key, value in GRID.items())}}}\n"
     )
 
 
