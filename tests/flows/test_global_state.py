@@ -32,7 +32,8 @@ class Count(SchedulerPlugin):
 
 
 def state():
-    loggers = {name: logging.getLogger(name) for name in ("", "epsweep", "distributed", "distributed.client", "asyncio")}
+    names = ("", "epsweep", "distributed", "distributed.client", "asyncio")
+    loggers = {name: logging.getLogger(name) for name in names}
     return {
         "dask": json.dumps(dask.config.config, default=str, sort_keys=True),
         "environment": dict(os.environ),
