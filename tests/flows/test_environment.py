@@ -20,7 +20,6 @@ grid:
 API = "http://127.0.0.1:9/api"  # where nothing listens
 PROXY = "http://127.0.0.1:9"
 REFUSED = f"the configured server {API} does not answer ("
-UNSET = ("PREFECT_API_URL", "PREFECT_HOME", "PREFECT_PROFILE", "PREFECT_PROFILES_PATH", "NO_PROXY", "no_proxy")
 # Each case is a process of its own, forked from one that has imported everything but Prefect.
 VERDICTS = """
 import io, json, os, sys
