@@ -38,7 +38,7 @@ from flows.progress import Tally
 from flows.shared import changed, logger_level
 from pipeline.experiment import describe
 from pipeline.grid import Sweep
-from storage import median_curves, open_results
+from storage import FailureGroup, median_curves, open_results
 
 _LOGGER = logging.getLogger("epsweep")
 _EVERY_SECONDS = 3.0
@@ -64,12 +64,20 @@ def _best_effort(what: str) -> Iterator[None]:
         _LOGGER.warning("Prefect: %s: %s", what, describe(error), extra=fields)
 
 
+class _WithTraceback(logging.Formatter):
+    """The message of a record, and below it the traceback of a failed cell."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return "\n".join(filter(None, [super().format(record), getattr(record, "traceback", "")]))
+
+
 @contextmanager
 def logs_in_prefect() -> Iterator[None]:
     """Send what the run logs to the log of its flow run."""
 
     def add() -> Callable[[], None]:  # once for the flows of all threads: it finds the run of each
         handler = APILogHandler()
+        handler.setFormatter(_WithTraceback())
         _LOGGER.addHandler(handler)
         return partial(_LOGGER.removeHandler, handler)
 
@@ -165,7 +173,7 @@ def take_over(store: str) -> None:
 
 @_impatient()
 def publish_results(
-    store: str, sweep: Sweep, counts: str, failures: Sequence[str], figures: Sequence[Path], reason: str
+    store: str, sweep: Sweep, counts: str, failures: Sequence[FailureGroup], figures: Sequence[Path], reason: str
 ) -> None:
     """Publish the medians of the main quantity as a table, and a report that names failed cells and figures."""
     with _best_effort("medians are not published"):
@@ -189,13 +197,13 @@ def publish_results(
 
 
 def _report(
-    store: str, sweep: Sweep, counts: str, failures: Sequence[str], figures: Sequence[Path], reason: str
+    store: str, sweep: Sweep, counts: str, failures: Sequence[FailureGroup], figures: Sequence[Path], reason: str
 ) -> str:
     lines = [f"# {sweep.name}", "", f"{counts}, in `{store}` on {socket.gethostname()}.", "", "## Figures", ""]
     lines += [f"- [{figure.name}]({figure.resolve().as_uri()})" for figure in figures] or [f"None: {reason}."]
     if failures:
         lines += ["", "## Failed cells", "", *(f"- {failure}" for failure in failures[:_NAMED_FAILURES])]
         if len(failures) > _NAMED_FAILURES:
-            lines.append(f"- and {len(failures) - _NAMED_FAILURES} more")
+            lines.append(f"- and {sum(each.cells for each in failures[_NAMED_FAILURES:])} more")
         lines += ["", "Mend the cause, then run the same with `retry_failed`."]
     return "\n".join(lines)

@@ -8,12 +8,16 @@ from pipeline.experiments import ALLOW_CODE
 
 spec_argument = click.argument("spec")
 store_argument = click.argument("store")
+accept_option = click.option(
+    "--accept-code", is_flag=True, help="Take code of your own that has changed for what finished cells were made with."
+)
 retry_option = click.option("--retry-failed", is_flag=True, help="Compute cells again that failed before.")
 
 
 def sweep_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add what says where a sweep is stored and computed, and whether it may import code."""
     for option in (
+        accept_option,
         click.option(
             "--allow-code",
             is_flag=True,

@@ -1,5 +1,6 @@
 """Commands that prepare runs: the names that specifications may use, checks of what a run needs, a deployment."""
 
+import shlex
 from pathlib import Path
 
 import click
@@ -35,7 +36,7 @@ def list_names() -> None:
         ("samplings", {name: sampling.summary for name, sampling in SAMPLINGS.items()}),
         ("methods", {name: method.summary for name, method in METHODS.items()}),
         ("experiments", {name: experiment.summary for name, experiment in EXPERIMENTS.items()}),
-        ("quantities", {f"{each.name}.{one.name}": one.long_name for each in measured for one in each.quantities}),
+        ("quantities", {f"{each.name}.{one.name}": one.description for each in measured for one in each.quantities}),
         (
             "theory",
             {f"{each.name}.{one.name}": f"{one.quantity}: {one.label}" for each in measured for one in each.theory},
@@ -52,7 +53,7 @@ def list_names() -> None:
 @click.command()
 @click.argument("spec", required=False)
 @sweep_options
-def doctor(spec: str | None, store: str | None, cluster: str, allow_code: bool) -> None:
+def doctor(spec: str | None, store: str | None, cluster: str, allow_code: bool, accept_code: bool) -> None:
     """Check packages, store, Prefect server and cluster, and the memory that SPEC needs; exit 1 if one is not good.
 
     \b
@@ -62,7 +63,7 @@ def doctor(spec: str | None, store: str | None, cluster: str, allow_code: bool) 
     from flows.doctor import examine
 
     good = True
-    for finding in examine(spec, store, cluster, allow_code=allow_code):
+    for finding in examine(spec, store, cluster, allow_code=allow_code, accept_code=accept_code):
         click.echo(f"{'ok' if finding.good else 'BAD':<4}{finding.subject + ':':<10}{finding.text}")
         good = good and finding.good
     if not good:
@@ -87,6 +88,7 @@ def deploy(
     store: str | None,
     cluster: str,
     allow_code: bool,
+    accept_code: bool,
     retry_failed: bool,
     cron: tuple[str, ...],
     interval: tuple[int, ...],
@@ -108,6 +110,7 @@ def deploy(
     from flows.deploy import deploy as register
 
     given = {"spec": spec, "store": store, "cluster": cluster, "retry_failed": retry_failed}
+    given |= {"accept_code": True} if accept_code else {}
     register(
         name,
         work_pool=work_pool,
@@ -118,4 +121,5 @@ def deploy(
         allow_code=allow_code,
     )
     click.echo(f"deployment: sweep/{name}, work pool {work_pool}")
-    click.echo(f"next: prefect worker start --pool {work_pool}, then prefect deployment run sweep/{name}")
+    click.echo(f"next: {shlex.join(['prefect', 'worker', 'start', '--pool', work_pool])}")
+    click.echo(f"then: {shlex.join(['prefect', 'deployment', 'run', f'sweep/{name}'])}")

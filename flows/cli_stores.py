@@ -1,12 +1,14 @@
 """Commands that read a store: its state, curves, figures, report and copies."""
 
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import click
 
-from flows.cli_options import store_argument
+from flows.cli_options import accept_option, store_argument
 from pipeline.errors import InputError, shown
 
 _NAMED_FAILURES = 100
@@ -15,7 +17,7 @@ _NAMED_FAILURES = 100
 @click.command()
 @store_argument
 def status(store: str) -> None:
-    """Show what STORE holds: its axes, cells by state, runs, and each failed cell.
+    """Show what STORE holds: its axes, cells by state, runs, and the failed cells by message.
 
     \b
     Example:
@@ -81,30 +83,50 @@ def curves(store: str, out: Path | None, quantity: str | None) -> None:
 @click.command()
 @store_argument
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for PNG and SVG files.")
+@click.option("--x", metavar="AXIS", help="Axis of numbers along the abscissa; default a figure for each.")
+@click.option("--y", metavar="NAME", help="Quantity that is drawn, such as seconds; default the experiment's main.")
+@click.option("--lines", metavar="AXIS", help="Axis of which each label is a line.")
+@click.option("--panels", metavar="AXIS,…", help="Axes of which each combination of labels is a panel; '' for one.")
 @click.option("--at", multiple=True, metavar="AXIS=LABEL", help="Hold an axis at a label, such as r=20.")
-def plot(store: str, out: Path, at: tuple[str, ...]) -> None:
+@click.option("--only", multiple=True, metavar="AXIS=LABEL,…", help="Draw these labels of an axis alone.")
+@click.option("--statistic", metavar="median|max", help="Of the trials; default median, with their range.")
+@click.option("--theory", multiple=True, metavar="NAME", help="Draw a bound as well; epsweep list names them.")
+@click.option("--free-y", is_flag=True, help="Give each panel a vertical range of its own.")
+@click.option("--format", "formats", multiple=True, metavar="png|svg|pdf", help="Of the files; default png and svg.")
+def plot(store: str, out: Path, at: tuple[str, ...], formats: tuple[str, ...], **chosen: Any) -> None:
     """Draw the figures that the specification declares, or the main quantity against each axis of numbers.
 
-    The latter, where it declares none or --at is given: one panel a combination of names (function and sampling), one
-    line a method. Axes that are not drawn are held as --at says, or at the middle of the labels with most values.
+    The latter, where it declares none or an axis or label is chosen: one panel a combination of names (function and
+    sampling), one line a method. Axes that are not drawn are held as --at says, or at the middle of the labels with
+    most values. An option given several times adds to what it said before.
 
     \b
     Example:
       epsweep plot results/quickstart.zarr --out figures --at r=20
+      epsweep plot results/quickstart.zarr --out figures --x n --lines r --only "r=10,20" --free-y --format pdf
     """
-    from flows.figures import plot_curves
+    from flows.chosen import read_choice
+    from flows.figures import FORMATS, plot_curves
     from storage import open_results, store_experiment
 
-    held: dict[str, float] = {}
-    for item in at:
-        axis, _, label = item.partition("=")
-        try:
-            held[axis] = int(label) if label.isdecimal() else float(label)
-        except ValueError as error:
-            raise InputError(f"at: {item!r} is not AXIS=LABEL with a number; write r=20, say") from error
+    for each in formats:
+        if each not in FORMATS:
+            raise InputError(f"format: {shown(each)} is not known; use one of {', '.join(FORMATS)}")
+    ds, experiment = open_results(store), store_experiment(store)
+    held = read_choice(ds, experiment, at, "at")
+    if several := [axis for axis, labels in held.items() if len(labels) > 1]:
+        raise InputError(f"at: {several[0]} is held at {shown(held[several[0]])}; name one label, or use --only")
+    choice = {field: chosen[field] for field in ("x", "y", "lines", "statistic") if chosen[field] is not None}
+    if chosen["panels"] is not None:
+        choice["panels"] = [axis.strip() for axis in chosen["panels"].split(",") if axis.strip()]
+    if chosen["only"]:
+        choice["only"] = read_choice(ds, experiment, chosen["only"], "only")
+    choice |= {"theory": list(chosen["theory"])} if chosen["theory"] else {}
+    choice |= {"y_share": False} if chosen["free_y"] else {}
     _warn_of_damage(store)
     with _writing(out):
-        for path in plot_curves(open_results(store), store_experiment(store), out, held):
+        at_one = {axis: labels[0] for axis, labels in held.items()}
+        for path in plot_curves(ds, experiment, out, at_one, choice, tuple(dict.fromkeys(formats)) or FORMATS[:2]):
             click.echo(path)
 
 
@@ -150,7 +172,8 @@ def export(store: str, target: Path) -> None:
 @click.command()
 @click.argument("into")
 @click.argument("other")
-def merge(into: str, other: str) -> None:
+@accept_option
+def merge(into: str, other: str, accept_code: bool) -> None:
     """Copy into the store INTO the finished cells of OTHER that it does not have.
 
     Both must hold one experiment with equal settings. A cell that both have done keeps the value of INTO; cells whose
@@ -162,26 +185,27 @@ def merge(into: str, other: str) -> None:
     """
     from storage import merge as merge_stores
 
-    merged = merge_stores(into, other)
+    merged = merge_stores(into, other, accept_code=accept_code)
     click.echo(f"{merged}: {into}")
 
 
 def name_failures(store: str | Path) -> None:
-    """Tell the first failed cells of a store, each with its message."""
-    from storage import failures
+    """Tell the failed cells of a store by their message, the first of each with its labels."""
+    from storage import failure_groups
 
-    lines = failures(store)
-    for line in lines[:_NAMED_FAILURES]:
-        click.echo(f"failed: {line}", err=True)
-    if len(lines) > _NAMED_FAILURES:
-        click.echo(f"failed: {len(lines) - _NAMED_FAILURES} more; see epsweep export {store} cells.csv", err=True)
+    groups = failure_groups(store)
+    for group in groups[:_NAMED_FAILURES]:
+        click.echo(f"failed: {group}", err=True)
+    if more := sum(group.cells for group in groups[_NAMED_FAILURES:]):
+        click.echo(f"failed: {more} more; see epsweep export {shlex.quote(str(store))} cells.csv", err=True)
 
 
 def _warn_of_damage(store: str) -> None:
     from storage import damaged_cells
 
     if found := damaged_cells(store):
-        click.echo(f"damaged: {len(found)} chunks read as missing; see epsweep status {store}", err=True)
+        named = shlex.join(["epsweep", "status", store])
+        click.echo(f"damaged: {len(found)} chunks read as missing; see {named}", err=True)
 
 
 @contextmanager

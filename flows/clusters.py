@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import ssl
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from multiprocessing import resource_tracker
@@ -29,6 +30,8 @@ from pipeline.errors import EpsweepError, InputError, one_line
 _RESERVED_BYTES = 2**30  # for the flow, the scheduler and the Prefect server
 _START_SECONDS = 60.0
 _ANSWER_SECONDS = 15.0
+_LOOK_SECONDS = 10.0  # for a plan
+_LOOK_SECONDS = 10.0  # for a plan
 _SAME_VERSIONS = ("epsweep", "prefect", "distributed")
 _LOCAL = {**RESTARTING, "distributed.worker.preload": ["flows.clusters"]}
 _LOGGER = logging.getLogger("epsweep")
@@ -150,6 +153,41 @@ def check_cluster(cluster: str) -> ChosenCluster:
     return ChosenCluster(cluster, profile=profile)
 
 
+def find_running(cluster: str | ChosenCluster) -> RunningCluster | None:
+    """See what a running scheduler has, with workers or, after some seconds, without; None where a run starts it.
+
+    Raises
+    ------
+    InputError
+        If there is no scheduler at the address within seconds, or its versions are not ours.
+    """
+    chosen = _chosen(cluster)
+    profile = chosen.profile
+    if chosen.local or (profile and profile.address is None):
+        return None
+    if profile is None:
+        return _inspect(str(chosen.address), 1, _START_SECONDS, None, patience=_LOOK_SECONDS)
+    security = security_of(profile)
+    if security is None:
+        _check_certificates(str(profile.address))
+    return _inspect(str(profile.address), profile.minimum, profile.timeout, security, patience=_LOOK_SECONDS)
+
+
+def expected_threads(cluster: str | ChosenCluster) -> int:
+    """Number of worker threads that a run would have, as far as can be said before it starts; 1 for a scheduler."""
+    chosen = _chosen(cluster)
+    if chosen.local:
+        return chosen.local.count
+    profile = chosen.profile
+    if profile is None or profile.address is not None:
+        return 1
+    hosts = profile.arguments.get("hosts")
+    options = profile.arguments.get("worker_options", {}) if hosts else profile.arguments
+    threads = options.get("nthreads" if hosts else "threads_per_worker", 1)
+    count = max(len(hosts) - 1, 1) if hosts else profile.adapt.maximum if profile.adapt else profile.workers
+    return count * threads if isinstance(threads, int) and threads > 0 else count
+
+
 def reaches_loopback(cluster: str | ChosenCluster) -> bool:
     """Whether all workers of a cluster certainly run on this machine, and so reach a server on loopback."""
     chosen = _chosen(cluster)
@@ -239,6 +277,7 @@ def _loop_deaf_to_interrupts() -> Iterator[IOLoop]:
 
     Ctrl-C is for the flow, which then ends its workers.
     """
+    os.environ["PYTHONSAFEPATH"] = "1"  # what it starts looks for no libraries in the working directory
     resource_tracker.ensure_running()  # to start it later would unblock the signal
     runner = LoopRunner(asynchronous=False)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
@@ -309,12 +348,14 @@ def _inspect(
     timeout: float,
     security: Security | None,
     remedy: str = "are scheduler and workers up?",
+    patience: float | None = None,
 ) -> RunningCluster:
-    """Wait for workers, and see what they are."""
+    """Wait for workers, and see what they are; for `patience` at most, if given, after which none are needed."""
     try:
         with Client(address, timeout=_ANSWER_SECONDS, security=security, set_as_default=False) as client:
             try:
-                client.wait_for_workers(wanted, timeout=timeout)
+                with suppress(*([] if patience is None else [TimeoutError])):
+                    client.wait_for_workers(wanted, timeout=timeout if patience is None else min(timeout, patience))
             except TimeoutError as error:
                 have = len(client.scheduler_info(n_workers=-1)["workers"])
                 raise InputError(

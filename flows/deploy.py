@@ -87,7 +87,7 @@ def deploy(
     missing = [key for key in ("spec", "store") if key not in parameters]
     if schedules and missing:
         raise InputError(f"{missing[0]}: a scheduled run has nobody to ask; give --{missing[0]}")
-    environment = CLIENT_SETTINGS | ({ALLOW_CODE: "1"} if allow_code else {})
+    environment = CLIENT_SETTINGS | {"PYTHONSAFEPATH": "1"} | ({ALLOW_CODE: "1"} if allow_code else {})
     try:
         _check_parameters(parameters)
         _require_pool(work_pool)

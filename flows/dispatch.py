@@ -1,50 +1,64 @@
-"""Sends batches to the workers, keeps them supplied, and writes what comes back."""
+"""Sends batches to the workers, keeps them supplied, and takes what comes back."""
 
 import json
 import logging
-import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from contextvars import copy_context
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from queue import Empty, SimpleQueue
 from time import monotonic
-from types import FrameType
 
 import numpy as np
+import numpy.typing as npt
 from distributed import Client, Future
 from distributed.client import ClosedClientError
 from distributed.scheduler import KilledWorker
 from prefect import State
 from prefect.exceptions import CancelledRun
 
-from flows.batch import Computed, batch_context, compute_spread, submit_batches, unreadable
-from flows.planning import Batch, Cells
+from flows.batch import Computed, batch_context, submit_batches
+from flows.handover import TOPIC, Handed, Message, last_messages
+from flows.pace import Pace
+from flows.planning import BATCH_SECONDS, Batch
 from flows.progress import Tally
-from flows.spread import SCHEDULER_GONE, ClusterPasses, Halt, forget_kept, worker_threads
-from pipeline.errors import EpsweepError, InputError, Interrupted
+from flows.ready import SCHEDULER_GONE, check_workers
+from flows.record import Record
+from flows.spread import ClusterPasses, forget_kept
+from flows.spreading import STOPPED, spread_outcomes
+from flows.stopping import stopping_on_signals
+from flows.supply import Supply
+from pipeline.errors import CodeError, EpsweepError, Interrupted
 from pipeline.experiment import Outcome, describe
-from pipeline.files import FileRecipe
 from pipeline.grid import Sweep
 from storage import Writer
 
 _POLL_SECONDS = 0.25
 _SUBMIT_SECONDS = 1.0
 _GATHER_SECONDS = 20.0
+_LAST_SECONDS = 1.0
 _LOST_LIMIT = 3  # times in a row
 _WINDOW_A_THREAD = 2
 _SENT_AT_ONCE = 100
-_LOOK_SECONDS = 5.0
-_SETTLING_SECONDS = 2.0
 _PATIENCE_SECONDS = 120.0
+_MOST_NAME = 80
 _LOGGER = logging.getLogger("epsweep")
-_LOGGED_SHARE = 0.05
-_LOGGED_FAILURES = 100
-_STOPPED = "stopped; finished cells are stored: run the same command to go on"
 _DEADLY = "its worker process died each time this cell was computed alone (killed, or out of memory)"
+
+
+@dataclass
+class _Sent:
+    """A batch that is out, and which of its cells have come back already."""
+
+    batch: Batch
+    back: npt.NDArray[np.bool_]
+
+    @property
+    def left(self) -> Batch | None:
+        """What has not."""
+        return self.batch.without(self.back)
 
 
 @dataclass
@@ -79,14 +93,15 @@ class Dispatcher:
 
     def __post_init__(self) -> None:
         self._arrived: SimpleQueue[Future[State[Computed]]] = SimpleQueue()
-        self._running: dict[Future[State[Computed]], Batch] = {}
+        self._handed: SimpleQueue[Message] = SimpleQueue()
+        self._running: dict[Future[State[Computed]], _Sent] = {}
+        self._record = Record(self.sweep, self.writer, self.tally)
+        self._pace = self._spread_pace = Pace(self.sweep, [])
+        self._quantities = [quantity.name for quantity in self.sweep.experiment.quantities]
         self._lost = 0
-        self._threads = 0
-        self._workers: frozenset[str] = frozenset()
-        self._logged = 0.0
-        self._failures = 0
-        self._looked = self._supplied = self._changed = monotonic()
+        self._kept = False
         self.patience = max(self.patience, _PATIENCE_SECONDS)
+        self._supply = Supply(self.client, self.patience)
         self._context: bytes | None = None
         self._settings = self.sweep.settings.model_dump()
         self._alone: Batch | None = None
@@ -97,224 +112,226 @@ class Dispatcher:
         Raises
         ------
         InputError
-            If a worker cannot read a file of the sweep.
+            If a worker cannot read a file of the sweep, or has other code of a user's own.
         Interrupted
             After SIGINT, SIGTERM or `stop`, once what had arrived is written.
         EpsweepError
             If the cluster is lost.
         """
-        self._check_files()
-        waiting, suspects = deque(batches), deque[Batch]()
-        with self._stopping_on_signals():
+        check_workers(self.client, self.sweep)
+        self._pace, self._spread_pace = Pace(self.sweep, batches), Pace(self.sweep, spread)
+        client = self.client
+        client.subscribe_topic(TOPIC, lambda event: self._handed.put(event[1]))
+        with stopping_on_signals(self.stop):
             try:
-                while waiting or suspects or self._running:
-                    self._look_at_workers()
-                    self._submit(waiting, suspects)
-                    self._collect(waiting, suspects)
-                    self.on_progress()
-                    if self.stop.is_set():
-                        raise Interrupted(_STOPPED)
+                self._compute(deque(batches))
                 for batch in spread:
                     self._spread(batch)
                 if spread:
                     with suppress(Exception):  # all is written
-                        self.client.run(forget_kept, on_error="ignore")
+                        client.run(forget_kept, on_error="ignore")
+            except Interrupted:
+                self._take([*self._handed_over(), *self._last_messages()])
+                self._record.write()
+                raise
+            except EpsweepError:
+                with suppress(Exception):  # what is wrong is told by the first error
+                    self._take(self._handed_over())
+                    self._record.write()
+                raise
             finally:
                 with suppress(Exception):  # a cluster that is gone has nothing to cancel
-                    self.client.cancel(list(self._running), force=True)
+                    client.unsubscribe_topic(TOPIC)
+                    client.cancel(list(self._running), force=True)
 
-    def _check_files(self) -> None:
-        """Ask every worker whether it can read the files: one that cannot fails cells as fast as it is given them."""
-        recipes = [FileRecipe.of(path) for path in self.sweep.files.values()]
-        try:
-            found = self.client.run(unreadable, recipes, on_error="ignore") if recipes else {}
-        except (OSError, TimeoutError, ClosedClientError) as error:
-            raise EpsweepError(SCHEDULER_GONE) from error
-        for worker, problem in found.items():
-            if problem:
-                raise InputError(f"cluster: worker {worker}: {problem}")
+    def _compute(self, waiting: deque[Batch]) -> None:
+        """Compute batches that fit into workers."""
+        suspects = deque[Batch]()
+        while waiting or suspects or self._running:
+            self._pace.supply(self._supply.threads)
+            self._supply.look()
+            self._submit(waiting, suspects)
+            self._collect(waiting, suspects)
+            self._tell_progress()
+            if self.stop.is_set():
+                raise Interrupted(STOPPED)
+        self._record.write()
+
+    def _tell_progress(self) -> None:
+        self._record.write_if_due()
+        known = [pace.wall_seconds(self._supply.threads) for pace in (self._pace, self._spread_pace)]
+        if any(each is not None for each in known):
+            self.tally.left = sum(
+                pace.left / max(self._supply.threads, 1) if each is None else each
+                for pace, each in zip((self._pace, self._spread_pace), known, strict=True)
+            )
+        self.on_progress()
 
     def _spread(self, batch: Batch) -> None:
         """Compute a batch in this process, with passes over the cluster; each outcome is written when it is there."""
-        found: SimpleQueue[Outcome | BaseException | None] = SimpleQueue()
-        passes = partial(ClusterPasses, self.client, stop=self.stop, patience=self.patience)
-        label, payload, finished = self._label(batch), self._payload(batch), 0
+        code = tuple(self.sweep.code.items())
+        passes = partial(ClusterPasses, self.client, stop=self.stop, patience=self.patience, code=code)
+        label, payload = self._label(batch), self._payload(batch, 0.0)
+        self._spread_pace.supply(0)
+        for number, outcome in enumerate(spread_outcomes(label, payload, passes, self.stop, self._wait_for_pass)):
+            cell = batch.cells[number : number + 1]
+            elapsed = outcome.elapsed * max(self._supply.threads, 1)
+            self._record.log_batch(1, outcome.elapsed, "")
+            self._record.add(cell, [outcome])
+            self._record.write()
+            self._spread_pace.record(cell, batch.costs[number : number + 1], np.array([elapsed]))
 
-        def compute() -> None:
-            try:
-                compute_spread(label, payload, passes, found.put)
-                found.put(None)
-            except BaseException as error:  # for the thread that waits
-                found.put(error)
-
-        threading.Thread(target=copy_context().run, args=(compute,), daemon=True).start()
-        try:
-            while True:
-                self.on_progress()
-                try:
-                    outcome = found.get(timeout=_POLL_SECONDS)
-                except Empty:
-                    continue
-                if outcome is None:
-                    return
-                if isinstance(outcome, BaseException):
-                    raise outcome  # noqa: TRY301 (it is the other thread's)
-                done = Batch(batch.cells[finished : finished + 1], batch.seconds / len(batch.cells))
-                finished += 1
-                self._log_batch(done, Computed([outcome], "", 0.0))
-                self._store(done.cells, [outcome], done.seconds)
-        except Halt as halt:
-            raise (Interrupted(_STOPPED) if self.stop.is_set() else halt.error) from halt
-        except BaseException:
-            self.stop.set()  # where the store fails, the passes end too
-            raise
-
-    def _look_at_workers(self) -> None:
-        """Count the worker threads every few seconds: workers come late and go."""
-        now = monotonic()
-        if self._threads and now - self._looked < _LOOK_SECONDS:
-            return
-        self._looked = now
-        try:
-            threads = worker_threads(self.client)
-        except (OSError, ClosedClientError, TimeoutError) as error:
-            raise EpsweepError(SCHEDULER_GONE) from error
-        self._threads = sum(threads.values())
-        for worker in sorted(self._workers - threads.keys()):
-            _LOGGER.warning("worker %s is gone", worker, extra={"event": "worker_lost", "worker": worker})
-        self._workers = frozenset(threads)
-        if self._threads:
-            self._supplied = now
-        elif now - self._supplied > self.patience:
-            raise EpsweepError(
-                f"cluster: no worker for {self.patience:.0f} s; finished cells are stored: start workers (do they "
-                "import this package?) and run the same again"
-            )
-
-    def _workers_are_settled(self) -> bool:
-        """Whether no worker has just started: a nanny gives one up that dies before it has seen it run."""
-        self._threads = 0  # look now
-        before = self._workers
-        self._look_at_workers()
-        if self._workers != before:
-            self._changed = monotonic()
-        return bool(self._workers) and monotonic() - self._changed > _SETTLING_SECONDS
+    def _wait_for_pass(self) -> None:
+        self._spread_pace.supply(self._supply.threads)
+        self._supply.look()
+        self._tell_progress()
 
     def _submit(self, waiting: deque[Batch], suspects: deque[Batch]) -> None:
         until = monotonic() + _SUBMIT_SECONDS  # what has arrived is not kept waiting
         while waiting and monotonic() < until:
-            room = _WINDOW_A_THREAD * max(self._threads, 1) - len(self._running)
+            room = _WINDOW_A_THREAD * max(self._supply.threads, 1) - len(self._running)
             if room <= 0:
                 break
-            self._start([waiting.popleft() for _ in range(min(len(waiting), room, _SENT_AT_ONCE))])
-        if suspects and not waiting and not self._running and self._workers_are_settled():
+            count = min(len(waiting), room, _SENT_AT_ONCE)
+            self._start([self._pace.take(waiting, self._supply.threads) for _ in range(count) if waiting])
+        if suspects and not waiting and not self._running and self._supply.is_settled():
             self._alone = suspects.popleft()
-            self._start([self._alone])
+            self._start([(self._alone, BATCH_SECONDS)])
 
-    def _start(self, batches: Sequence[Batch]) -> None:
+    def _start(self, batches: Sequence[tuple[Batch, float]]) -> None:
+        """Send batches, each with its time."""
         if self._context is None:
             self._context = batch_context()
-        labels = [self._label(batch) for batch in batches]
-        payloads = [self._payload(batch) for batch in batches]
+        names = [self._name(batch) for batch, _ in batches]
+        labels = [self._label(batch) for batch, _ in batches]
+        payloads = [self._payload(batch, seconds) for batch, seconds in batches]
         try:
-            futures = submit_batches(self.client, self._context, labels, payloads)
+            futures = submit_batches(self.client, self._context, names, labels, payloads)
         except ClosedClientError as error:
             raise EpsweepError(SCHEDULER_GONE) from error
-        for future, batch in zip(futures, batches, strict=True):
-            self._running[future] = batch
+        for future, (batch, _) in zip(futures, batches, strict=True):
+            self._running[future] = _Sent(batch, np.zeros(len(batch.cells), dtype=bool))
             future.add_done_callback(self._arrived.put)
 
-    def _label(self, batch: Batch) -> str:
-        return f"{len(batch.cells)} cells from {self.sweep.case(batch.cells[0])}"[:200]
+    def _name(self, batch: Batch) -> str:
+        """Experiment, and what all cells of a batch have in common of function, sampling and method."""
+        same = (batch.cells == batch.cells[0]).all(axis=0)
+        axes = zip(self.sweep.experiment.axes, same, batch.cells[0], strict=True)
+        common = [self.sweep.labels[axis.name][index] for axis, shared, index in axes if shared and not axis.numeric]
+        return " ".join([self.sweep.experiment.name, *map(str, common)])[:_MOST_NAME]
 
-    def _payload(self, batch: Batch) -> str:
+    def _label(self, batch: Batch) -> str:
+        return f"{self._name(batch)}: {len(batch.cells)} cells from {self.sweep.case(batch.cells[0])}"[:200]
+
+    def _payload(self, batch: Batch, seconds: float) -> str:
         cases = [self.sweep.case(cell).labels for cell in batch.cells]
         payload = {
             "experiment": self.sweep.experiment.name,
             "settings": self._settings,
+            "code": dict(self.sweep.code),
             "axes": [axis for axis, _ in cases[0]],
             "cases": [[label for _, label in labels] for labels in cases],
+            "seconds": seconds,
         }
         return json.dumps(payload)
 
     def _collect(self, waiting: deque[Batch], suspects: deque[Batch]) -> None:
         """Wait for an arrival, take all that are there, and write them together."""
-        cells, outcomes, worked = [], [], 0.0
         lost, broken = False, None
         arrived = self._arrivals()
+        self._take(self._handed_over())
         states = self._gather(arrived)
         for future in arrived:
-            batch = self._running.pop(future)
-            alone = batch is self._alone
+            sent = self._running.pop(future)
+            alone = sent.batch is self._alone
             try:
                 computed = self._result(future, states.get(future))
             except _LostBatchError:
                 lost = True
-                waiting.appendleft(batch)
-                continue
             except EpsweepError as error:  # raised once what else has arrived is written
                 broken = error
                 continue
             except KilledWorker as error:
                 worker = getattr(error.last_worker, "address", str(error.last_worker))
-                self._changed = monotonic()
-                _LOGGER.warning(
-                    "worker %s died over %d cells, from %s",
-                    worker,
-                    len(batch.cells),
-                    self.sweep.case(batch.cells[0]),
-                    extra={"event": "batch_lost", "worker": worker, "cells": len(batch.cells)},
-                )
-                if alone and batch.condemned:
-                    computed = Computed([Outcome(None, _DEADLY)], worker, 0.0)
-                elif alone:
-                    suspects.extendleft(reversed(batch.pieces()))
-                    continue
-                else:
-                    suspects.append(batch)
-                    continue
-            done, rest = batch.split(len(computed.outcomes))
-            if rest is not None:
-                waiting.append(rest)
-            cells.append(done.cells)
-            outcomes.extend(computed.outcomes)
-            self._log_batch(done, computed)
-            worked += done.seconds
-        if cells:
-            self._lost = 0
-            self._store(np.concatenate(cells), outcomes, worked)
-        elif lost:
+                self._set_aside(sent, worker, suspects, alone=alone)
+                continue
+            else:
+                self._record.log_batch(len(computed.outcomes), computed.seconds, computed.worker)
+                self._keep(sent, computed.first, computed.outcomes)
+            if sent.left is not None:
+                waiting.appendleft(sent.left)
+        if arrived and not lost:
+            self._record.write()
+        if lost and not self._kept:
             self._lost += 1
+        elif self._kept:
+            self._lost = 0
+        self._kept = False
         if broken:
             raise broken
         if self._lost > _LOST_LIMIT:
             raise EpsweepError(SCHEDULER_GONE)
 
-    def _store(self, cells: Cells, outcomes: Sequence[Outcome], worked: float) -> None:
-        self.writer.write(cells, outcomes)
-        failed = sum(outcome.values is None for outcome in outcomes)
-        self.tally.failed += failed
-        self.tally.done += len(outcomes) - failed
-        self.tally.worked += worked
-        self._log_progress()
+    def _set_aside(self, sent: _Sent, worker: str, suspects: deque[Batch], *, alone: bool) -> None:
+        """Keep what a batch whose worker died has not handed over for later; a cell that is condemned has failed."""
+        self._supply.disturb()
+        left = sent.left
+        if left is None:
+            return
+        _LOGGER.warning(
+            "worker %s died over %d cells, from %s",
+            worker,
+            len(left.cells),
+            self.sweep.case(left.cells[0]),
+            extra={"event": "batch_lost", "worker": worker, "cells": len(left.cells)},
+        )
+        if alone and left.condemned:
+            self._keep(sent, 0, [Outcome(None, _DEADLY)])
+            self._record.write()
+        elif alone:
+            suspects.extendleft(reversed(left.pieces()))
+        else:
+            suspects.append(left)
 
-    def _log_batch(self, batch: Batch, computed: Computed) -> None:
-        """Each batch for the log file, and each failed cell for Prefect too."""
-        fields = {"cells": len(batch.cells), "seconds": round(computed.seconds, 3), "worker": computed.worker}
-        _LOGGER.info("%d cells computed", len(batch.cells), extra={"event": "batch", "send_to_api": False, **fields})
-        for cell, outcome in zip(batch.cells, computed.outcomes, strict=True):
-            if outcome.values is None:
-                self._failures += 1
-                case = str(self.sweep.case(cell))
-                fields = {"event": "cell_failed", "case": case, "send_to_api": self._failures <= _LOGGED_FAILURES}
-                _LOGGER.error("%s: %s", case, outcome.message, extra=fields)
+    def _take(self, messages: Sequence[Message]) -> None:
+        """Take what batches that are out have handed over; what is not of this run, or has come back, is let go."""
+        running = {future.key: sent for future, sent in self._running.items()} if messages else {}
+        for message in messages:
+            if message["key"] in running:
+                handed = Handed.of(message, self._quantities)
+                self._keep(running[handed.key], handed.first, handed.outcomes)
 
-    def _log_progress(self) -> None:
-        share = self.tally.finished / max(self.tally.cells, 1)
-        if share >= self._logged + _LOGGED_SHARE:
-            self._logged = share
-            fields = {"event": "progress", "done": self.tally.done, "failed": self.tally.failed}
-            _LOGGER.info("%s", self.tally, extra=fields)
+    def _keep(self, sent: _Sent, first: int, outcomes: Sequence[Outcome]) -> None:
+        """Take outcomes of a batch from a cell on, of which some may have been taken before."""
+        places = np.arange(first, first + len(outcomes))
+        new = places[~sent.back[places]]
+        if not len(new):
+            return
+        found = [outcomes[place - first] for place in new]
+        sent.back[new] = True
+        self._kept = True
+        self._record.add(sent.batch.cells[new], found)
+        elapsed = np.array([outcome.elapsed for outcome in found])
+        self._pace.record(sent.batch.cells[new], sent.batch.costs[new], elapsed)
+
+    def _handed_over(self) -> list[Message]:
+        """What has been handed over since it was asked last."""
+        messages = []
+        with suppress(Empty):
+            while True:
+                messages.append(self._handed.get_nowait())
+        return messages
+
+    def _last_messages(self) -> list[Message]:
+        """What workers have finished and not handed over, of those that say so at once."""
+        client = self.client
+
+        async def ask() -> dict[str, list[Message]]:
+            return dict(await client.run(last_messages, on_error="ignore"))
+
+        with suppress(Exception):
+            return [each for found in client.sync(ask, callback_timeout=_LAST_SECONDS).values() for each in found]
+        return []
 
     def _arrivals(self) -> list[Future[State[Computed]]]:
         arrived = []
@@ -342,7 +359,7 @@ class Dispatcher:
             raise _LostBatchError
         try:
             return (future.result(timeout=_GATHER_SECONDS) if state is None else state).result()
-        except KilledWorker:
+        except (KilledWorker, CodeError):
             raise
         except (CancelledRun, TimeoutError) as error:
             raise _LostBatchError from error
@@ -351,25 +368,6 @@ class Dispatcher:
                 f"flow: a batch could not be run ({describe(error)}); finished cells are stored: check the Prefect "
                 "server and the workers, then run the same again"
             ) from error
-
-    @contextmanager
-    def _stopping_on_signals(self) -> Iterator[None]:
-        """Turn the first SIGINT or SIGTERM into an orderly stop; leave threads other than the main one alone."""
-
-        def stop(number: int, frame: FrameType | None) -> None:
-            self.stop.set()
-            for each, handler in previous.items():  # a second signal is not held back
-                signal.signal(each, handler)
-
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
 
 
 class _LostBatchError(Exception):

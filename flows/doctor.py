@@ -1,10 +1,10 @@
 """Checks of everything that a run needs, before it is needed."""
 
 import math
-import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
@@ -12,9 +12,10 @@ from pathlib import Path
 from distributed.system import MEMORY_LIMIT
 from packaging.requirements import Requirement
 
-from flows.clusters import ChosenCluster, check_cluster, open_cluster, reaches_loopback
+from flows.clusters import ChosenCluster, check_cluster, connect, open_cluster, reaches_loopback
 from flows.planning import make_plan
 from flows.prefect_settings import current_settings
+from flows.ready import check_workers
 from flows.server import find_server
 from flows.specs import default_store, find_sweep
 from pipeline.errors import EpsweepError, InputError, StoreError
@@ -38,8 +39,10 @@ class Finding:
     text: str
 
 
-def examine(spec: str | None, store: str | None, cluster: str, *, allow_code: bool) -> Iterator[Finding]:
-    """Check versions, store, Prefect, cluster and, for a spec, the memory of its largest case.
+def examine(
+    spec: str | None, store: str | None, cluster: str, *, allow_code: bool, accept_code: bool = False
+) -> Iterator[Finding]:
+    """Check versions, store, Prefect, cluster and, for a spec, files, code and the memory of its largest case.
 
     Parameters
     ----------
@@ -51,6 +54,8 @@ def examine(spec: str | None, store: str | None, cluster: str, *, allow_code: bo
         As `flows.clusters.open_cluster` takes it; it is started for the time of the check.
     allow_code : bool
         As `flows.specs.find_sweep` takes it.
+    accept_code : bool
+        Whether code may be other than that of the store's finished cells.
 
     Yields
     ------
@@ -62,10 +67,10 @@ def examine(spec: str | None, store: str | None, cluster: str, *, allow_code: bo
     checks: dict[str, Callable[[], str]] = {
         "packages": _packages,
         "prefect": lambda: _prefect(chosen),
-        "cluster": lambda: _cluster(chosen, memory),
+        "cluster": lambda: _cluster(chosen, memory, spec, allow_code),
     }
     if spec is not None:
-        checks["sweep"] = lambda: _sweep(spec, store, memory, allow_code)
+        checks["sweep"] = lambda: _sweep(spec, store, memory, allow_code, accept_code)
     elif store is not None:
         checks["store"] = lambda: _store(store)
     for subject, check in checks.items():
@@ -96,10 +101,9 @@ def _packages() -> str:
 
 
 def _store(store: str) -> str:
-    """Take the store's lock, which shows that its surroundings can be written."""
+    """Take the store's lock, which shows that it can be written."""
     with single_writer(store):
-        if Path(store).exists() and not os.access(store, os.W_OK):
-            raise StoreError(f"store: {store} cannot be written; change its permissions or its mount")
+        pass
     if "://" in store:
         return f"{store} can be written, and its server keeps it to one writer"
     free = shutil.disk_usage(Path(store).resolve().parent).free
@@ -117,24 +121,38 @@ def _prefect(cluster: ChosenCluster | InputError) -> str:
     return find_server(loopback=isinstance(cluster, InputError) or reaches_loopback(cluster)).text
 
 
-def _cluster(cluster: ChosenCluster | InputError, memory: list[float]) -> str:
-    """Start or find the cluster; its versions are compared with ours on the way."""
+def _cluster(cluster: ChosenCluster | InputError, memory: list[float], spec: str | None, allow_code: bool) -> str:
+    """Start or find the cluster, and ask its workers what a run asks; versions are compared with ours on the way."""
     if isinstance(cluster, InputError):
         raise cluster
     current_settings()  # which its workers read too
+    sweep = None
+    with suppress(EpsweepError):  # of the specification, which is checked for itself
+        sweep = find_sweep(spec, allow_code=allow_code)[1] if spec is not None else None
     with open_cluster(cluster) as running:
         memory.append(running.worker_memory)
+        if sweep is not None:
+            with connect(running) as client:
+                check_workers(client, sweep)
         return f"{cluster.name}: {running.threads} worker threads, {_gib(running.worker_memory)} each, versions as here"
 
 
-def _sweep(spec: str, store: str | None, memory: list[float], allow_code: bool) -> str:
+def _sweep(spec: str, store: str | None, memory: list[float], allow_code: bool, accept_code: bool) -> str:
     _, sweep = find_sweep(spec, allow_code=allow_code)
     target = store or default_store(sweep)
-    writable = _store(target)
-    todo = pending(sweep, sweep_status(target, sweep), retry_failed=True)
+    status = sweep_status(target, sweep, accept_code=accept_code)
+    todo = pending(sweep, status, retry_failed=True)
+    try:
+        writable = _store(target)
+    except StoreError as error:
+        if pending(sweep, status, retry_failed=False).any():
+            raise
+        writable = f"that needs no writing, and {str(error).removeprefix('store: ')}"
     limit = min(memory, default=math.inf)
     plan = make_plan(sweep, todo, 1, limit)
     plan.require_memory(limit, MEMORY_LIMIT)
+    if not plan.cells:
+        return f"{sweep.name}: nothing to compute; {writable}"
     return f"{sweep.name}: {plan.cells} cells to compute, at most {_gib(plan.peak_memory)} a worker; {writable}"
 
 

@@ -8,6 +8,7 @@ import inspect
 import logging
 import re
 import signal
+import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -37,6 +38,7 @@ _PRE_SPAWN = "distributed.nanny.pre-spawn-environ."
 SETTINGS: Mapping[str, Any] = {
     f"{_PRE_SPAWN}MALLOC_TRIM_THRESHOLD_": _KEPT_BYTES,
     f"{_PRE_SPAWN}MALLOC_MMAP_THRESHOLD_": _KEPT_BYTES,
+    f"{_PRE_SPAWN}PYTHONSAFEPATH": 1,  # no file in the folder where a worker starts hides a module of Python or ours
     "distributed.worker.memory.target": False,
     "distributed.worker.memory.spill": False,
     "distributed.worker.memory.pause": False,
@@ -197,7 +199,9 @@ def _arguments(build: Any, profile: Profile, security: Security | None, name: st
         _defaults(arguments, "worker_options", dashboard_address=_NO_DASHBOARD, death_timeout=_DEATH_SECONDS)
         if security is not None:
             _defaults(arguments, "scheduler_options", protocol="tls://")
-        return {"silence_logs": logging.CRITICAL} | arguments
+        python = arguments.get("remote_python") or sys.executable  # of one host, or of each
+        safe = [f"{each} -P" for each in python] if isinstance(python, list) else f"{python} -P"
+        return {"silence_logs": logging.CRITICAL} | arguments | {"remote_python": safe}
     if security is not None:
         arguments["security"] = security
     if _is_jobqueue(build):

@@ -6,7 +6,6 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
@@ -14,12 +13,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, LogLocator, NullFormatter, NullLocator, StrMethodFormatter
 
-from pipeline.approximation import METHODS
+from flows.colours import COLOURS, line_places
 from pipeline.experiment import Experiment, Label, Theory
 from pipeline.figure import Figure as Declared
 
-# Okabe and Ito's colours, which most colour-blind readers can tell apart.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
 _PANEL_INCHES = (3.6, 2.9)
 _SINGLE_INCHES = (4.8, 3.8)
 _TITLE_CHARACTERS = 56  # a panel
@@ -34,13 +31,7 @@ _MOST_TICKS = 8
 _MOST_CHARACTERS = 44  # along an axis
 _DASHES = ["--", (0, (9, 2)), (0, (5, 1, 1, 1, 1, 1))]
 _MARKERS = "osD^vP*X"
-
-
-def line_places(axis: str, labels: Sequence[Label]) -> list[int]:
-    """Place of each label in lists of colours and markers: a method has the same in every sweep."""
-    if axis == "method" and all(label in METHODS for label in labels):
-        return [list(METHODS).index(str(label)) for label in labels]
-    return list(range(len(labels)))
+_BACKENDS = {"png": "agg", "svg": "svg", "pdf": "pdf"}
 
 
 def draw_panels(
@@ -50,9 +41,11 @@ def draw_panels(
     held: Mapping[str, Label],
     settings: Mapping[str, Any],
     caption: Sequence[str],
-    path: Path,
+    paths: Sequence[Path],
 ) -> None:
-    """Draw a panel for each combination of labels that has a value, into a PNG and an SVG file.
+    """Draw a panel for each combination of labels that has a value, into files of the formats that their names end in.
+
+    To be called within `own_matplotlib`.
 
     Parameters
     ----------
@@ -68,8 +61,7 @@ def draw_panels(
         Groups of settings of the store.
     caption : sequence of str
         Paragraphs above the panels.
-    path : Path
-        The PNG file.
+    paths : sequence of Path
     """
     assert figure.panels is not None  # noqa: S101
     varied = [axis for axis in figure.panels if curves.sizes[axis] > 1]
@@ -80,42 +72,57 @@ def draw_panels(
     columns = curves.sizes[varied[-1]] if len(varied) > 1 and curves.sizes[varied[-1]] <= _MOST_COLUMNS else 3
     columns = min(len(panels), columns)
     rows = -(-len(panels[:_MOST_PANELS]) // columns)
-    title = "\n".join(_plain(line) for each in caption for line in textwrap.wrap(each, _TITLE_CHARACTERS * columns))
+    drawing = Figure(layout="constrained")
+    grid = drawing.subplots(rows, columns, squeeze=False, sharex=True, sharey=figure.y_share)
+    shown = list(zip(grid.flat, panels, strict=False))
+    for panel, each in shown:
+        _draw_panel(panel, curves.sel(each), experiment, figure)
+    ranges = [panel.get_ylim() for panel, _ in shown]  # what the measurements need; theory may lie far outside
+    for panel, each in shown:
+        _draw_guides(panel, curves.sel(each), experiment, figure, {**each, **held}, settings)
+        named = [f"{axis} = {label}" if _is_number(label) else str(label) for axis, label in each.items()]
+        panel.set_title(_plain(textwrap.fill(", ".join(named), _PANEL_CHARACTERS)))
+    _set_ranges(shown, ranges, curves, figure)
+    for panel in grid.flat[len(panels) :]:
+        panel.set_axis_off()
+    _label_axes(grid, curves[figure.x].values.tolist(), experiment, figure)
+    bounds = [bound.label for bound in _bounds(experiment, figure, settings)]
+    drawn = {line.get_label() for panel in grid.flat for line in panel.lines}
+    notes = [f"not drawn: {label}, which does not bound these points" for label in bounds if label not in drawn]
     if len(panels) > _MOST_PANELS:
-        title += f"\n(first {_MOST_PANELS} of {len(panels)} panels)"
-    with mpl.rc_context({"font.size": 9, "axes.titlesize": 9, "svg.fonttype": "none", "svg.hashsalt": "epsweep"}):
-        drawing = Figure(layout="constrained")
-        grid = drawing.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
-        for panel, each in zip(grid.flat, panels, strict=False):
-            _draw_panel(panel, curves.sel(each), experiment, figure)
-        low, high = grid[0, 0].get_ylim()  # what the measurements need; theory may lie far outside
+        notes.append(f"(first {_MOST_PANELS} of {len(panels)} panels)")
+    lines = [line for each in (*caption, *notes) for line in textwrap.wrap(each, _TITLE_CHARACTERS * columns)]
+    width, height = _PANEL_INCHES if len(panels) > 1 else _SINGLE_INCHES
+    beside, below = _draw_legend(drawing, grid, columns * width)
+    drawing.set_size_inches(columns * width + beside, rows * height + below + 0.2 * len(lines))
+    title = "\n".join(map(_plain, lines))
+    drawing.suptitle(title, fontsize=10, x=columns * width / 2 / (columns * width + beside))
+    for path in paths:
+        dates = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
+        drawing.savefig(path, dpi=160, metadata=dates[path.suffix[1:]], backend=_BACKENDS[path.suffix[1:]])
+
+
+def _set_ranges(
+    shown: Sequence[tuple[Axes, Mapping[str, Label]]],
+    ranges: Sequence[tuple[float, float]],
+    curves: xr.Dataset,
+    figure: Declared,
+) -> None:
+    """Vertical ranges, one for all panels or each its own: of what is measured, and theory that is near."""
+    for i, (panel, labels) in enumerate(shown):
+        low, high = ranges[i]
         if figure.y_least is not None:
-            most = float(curves[f"{figure.y}_max"].max())
+            most = float((curves if figure.y_share else curves.sel(labels))[f"{figure.y}_max"].max())
+            most = max(most, 2 * figure.y_least)
             low, high = figure.y_least, most * (most / figure.y_least) ** _MARGIN
-        for panel, each in zip(grid.flat, panels, strict=False):
-            _draw_guides(panel, curves.sel(each), experiment, figure, {**each, **held}, settings)
         if figure.y_scale == "log":
-            high = _room_above(grid, low, high)
-        for panel, each in zip(grid.flat, panels, strict=False):
-            panel.set_ylim(low, high)
-            named = [f"{axis} = {label}" if _is_number(label) else str(label) for axis, label in each.items()]
-            panel.set_title(_plain(textwrap.fill(", ".join(named), _PANEL_CHARACTERS)))
-        for panel in grid.flat[len(panels) :]:
-            panel.set_axis_off()
-        _label_axes(grid, curves[figure.x].values.tolist(), experiment, figure)
-        width, height = _PANEL_INCHES if len(panels) > 1 else _SINGLE_INCHES
-        bounds = {bound.label for bound in _bounds(experiment, figure, settings)}
-        silent = bounds - {line.get_label() for panel in grid.flat for line in panel.lines}
-        beside, below = _draw_legend(drawing, grid, columns * width, sorted(silent))
-        drawing.set_size_inches(columns * width + beside, rows * height + below + 0.2 * (1 + title.count("\n")))
-        drawing.suptitle(title, fontsize=10, x=columns * width / 2 / (columns * width + beside))
-        drawing.savefig(path, dpi=160)
-        drawing.savefig(path.with_suffix(".svg"), metadata={"Date": None})
+            high = _room_above([each for each, _ in shown] if figure.y_share else [panel], low, high)
+        panel.set_ylim(low, high)
 
 
-def _room_above(grid: Any, low: float, high: float) -> float:
+def _room_above(panels: Sequence[Axes], low: float, high: float) -> float:
     """Top of the logarithmic axes: as high as the lines of theory that begin near what is measured."""
-    lines = [np.asarray(line.get_ydata(), dtype=np.float64) for panel in grid.flat for line in panel.lines]
+    lines = [np.asarray(line.get_ydata(), dtype=np.float64) for panel in panels for line in panel.lines]
     seen = [line[np.isfinite(line)] for line in lines]
     near = [float(values.max()) for values in seen if len(values) and values.min() < _NEAR * high]
     top = max(near, default=high)
@@ -127,22 +134,20 @@ def _bounds(experiment: Experiment, figure: Declared, settings: Mapping[str, Any
     return [bound for bound in experiment.theory if bound.name in figure.theory and bound.applies(settings)]
 
 
-def _draw_legend(drawing: Figure, grid: Any, width: float, silent: Sequence[str]) -> tuple[float, float]:
+def _draw_legend(drawing: Figure, grid: Any, width: float) -> tuple[float, float]:
     """One legend for all panels, below them or, if it is long, beside; inches that it needs there.
 
-    Below it has as many columns as fit into the width of the panels, in inches. `silent` is what was to be drawn but
-    has no value.
+    Below it has as many columns as fit into the width of the panels, in inches.
     """
     drawn = [panel.get_legend_handles_labels() for panel in grid.flat]
-    if not any(texts for _, texts in drawn) and not silent:
+    if not any(texts for _, texts in drawn):
         return 0.0, 0.0
     legend = {text: handle for handles, texts in drawn for handle, text in zip(handles, texts, strict=True)}
     seen = {line.get_label() for panel in grid.flat for line in panel.lines if _in_sight(line, panel)}
     hidden = {line.get_label() for panel in grid.flat for line in panel.lines} - seen
-    texts = [text + ", out of sight" * (text in hidden) for text in legend]
-    texts += [f"{text}: says nothing here" for text in silent]
+    texts = [text + ", outside the range shown" * (text in hidden) for text in legend]
     texts = [textwrap.fill(text, _LEGEND_CHARACTERS) for text in texts]
-    handles = [*legend.values(), *(Line2D([], [], color="none") for _ in silent)]
+    handles = list(legend.values())
     if len(handles) > _MOST_BELOW:
         box = drawing.legend(handles, texts, loc="outside right upper").get_window_extent()
         return box.width / drawing.dpi, 0.0
@@ -206,7 +211,7 @@ def _draw_beside(panel: Axes, curves: xr.Dataset, experiment: Experiment, figure
     """Medians of other quantities in the colours of the lines."""
     places = line_places(figure.lines, curves[figure.lines].values.tolist())
     for name, dash in zip(figure.beside, _DASHES * len(figure.beside), strict=False):
-        label = f"beside: {experiment.quantity(name).label or name.replace('_', ' ')}"
+        label = f"median of {experiment.quantity(name).axis_label}"
         for place, values in zip(places, curves[name].transpose(figure.lines, figure.x).values, strict=True):
             if np.isfinite(values).any():
                 colour = COLOURS[place % len(COLOURS)]
@@ -276,7 +281,7 @@ def _label_axes(grid: Any, ticks: Sequence[float], experiment: Experiment, figur
         lowest.set_xlabel(f"{description} {figure.x}" if len(figure.x) == 1 else f"{description} ({figure.x})")
         lowest.tick_params(axis="x", which="both", labelbottom=True)
     for panel in grid[:, 0]:
-        panel.set_ylabel(experiment.quantity(figure.y).label or figure.y.replace("_", " "))
+        panel.set_ylabel(_plain(textwrap.fill(experiment.quantity(figure.y).axis_label, _PANEL_CHARACTERS)))
     fixed = _have_room(ticks, figure.x_scale)
     for panel in grid.flat:
         if fixed:

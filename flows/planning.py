@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -27,15 +28,20 @@ class Batch:
     ----------
     cells : ndarray of shape (number of cells, number of axes)
         Indices into the box of the sweep.
-    seconds : float
-        Predicted computing time on one core.
+    costs : ndarray of shape (number of cells,)
+        Predicted computing time of each on one core, with its share of the matrix, in seconds.
     condemned : bool
         Whether it is a single cell that has already failed alone.
     """
 
     cells: Cells
-    seconds: float
+    costs: npt.NDArray[np.float64]
     condemned: bool = False
+
+    @cached_property
+    def seconds(self) -> float:
+        """Predicted computing time on one core."""
+        return float(self.costs.sum())
 
     def pieces(self) -> list["Batch"]:
         """Split in halves after a failure; condemn a single cell."""
@@ -47,8 +53,13 @@ class Batch:
         """Part after the first `count` cells; None where nothing is left."""
         if count == len(self.cells):
             return self, None
-        share = self.seconds * count / len(self.cells)
-        return Batch(self.cells[:count], share), Batch(self.cells[count:], self.seconds - share)
+        return Batch(self.cells[:count], self.costs[:count]), Batch(self.cells[count:], self.costs[count:])
+
+    def without(self, finished: npt.NDArray[np.bool_]) -> "Batch | None":
+        """The cells that are not finished; None if there are none."""
+        if not finished.any():
+            return self
+        return None if finished.all() else replace(self, cells=self.cells[~finished], costs=self.costs[~finished])
 
 
 @dataclass(frozen=True)
@@ -147,12 +158,12 @@ def make_plan(sweep: Sweep, todo: npt.NDArray[np.bool_], threads: int, limit: fl
     total = float(prepare.seconds.sum() + evaluate.seconds.sum())
     target = float(np.clip(total / (threads * _BATCHES_A_THREAD), _SHORTEST_BATCH, BATCH_SECONDS))
     order = np.argsort(group, kind="stable")
-    members = np.split(cells[order], np.flatnonzero(np.diff(group[order])) + 1)
-    work = np.bincount(group, evaluate.seconds)
+    ends = np.flatnonzero(np.diff(group[order])) + 1
+    members, work = np.split(cells[order], ends), np.split(evaluate.seconds[order], ends)
     pieces = [
         piece
         for index in range(len(members))
-        for piece in _pieces(members[index], float(prepare.seconds[index]), float(work[index]), target)
+        for piece in _pieces(members[index], float(prepare.seconds[index]), work[index], target)
     ]
     largest = int(memory.argmax())
     batches = _pack(pieces, target, threads)
@@ -174,10 +185,7 @@ def _with_spread(
         return make_plan(sweep, alone, threads)  # the message tells what these need alone
     shared = [axis.name in sweep.experiment.shared for axis in sweep.experiment.axes]
     _, group = np.unique(cells[large][:, shared], axis=0, return_inverse=True)
-    spread = [
-        Batch(cells[large][group == index], float(cost.seconds[group == index].sum()))
-        for index in range(group.max() + 1)
-    ]
+    spread = [Batch(cells[large][group == index], cost.seconds[group == index]) for index in range(group.max() + 1)]
     largest = int(memory.argmax())
     most = max(
         (plan.peak_memory, plan.largest), (float(memory[largest]), sweep.case(cells[large][largest])), key=_first
@@ -191,10 +199,16 @@ def _first(pair: tuple[float, object]) -> float:
     return pair[0]
 
 
-def _pieces(cells: Cells, prepare: float, work: float, target: float) -> list[Batch]:
+def _pieces(cells: Cells, prepare: float, work: npt.NDArray[np.float64], target: float) -> list[Batch]:
     """Split the cells of one matrix where they last longer than a batch and its preparation is worth repeating."""
-    count = min(len(cells), max(1, round(work / max(target, 4 * prepare))))
-    return [Batch(part, prepare + work * len(part) / len(cells)) for part in np.array_split(cells, count)]
+    total = float(work.sum())
+    count = min(len(cells), max(1, round(total / max(target, 4 * prepare))))
+    if count == 1:
+        return [Batch(cells, work + prepare / len(cells))]
+    shares = np.floor(np.cumsum(work) / total * count * (1 - 1e-12))
+    ends = np.flatnonzero(np.diff(shares)) + 1
+    parts = zip(np.split(cells, ends), np.split(work, ends), strict=True)
+    return [Batch(part, costs + prepare / len(part)) for part, costs in parts]
 
 
 def _pack(pieces: list[Batch], target: float, threads: int) -> list[Batch]:
@@ -212,13 +226,16 @@ def _pack(pieces: list[Batch], target: float, threads: int) -> list[Batch]:
         enough = min(target, max(left / (threads * _PARTS_A_THREAD), _SHORTEST_BATCH))
         most = (len(pieces) - number - 1 + len(joined)) / (threads * _PARTS_A_THREAD)
         if seconds >= enough or len(joined) >= most:
-            batches.append(_join(joined))
+            batches.append(join(joined))
             left -= seconds
             joined, seconds = [], 0.0
     if joined:
-        batches.append(_join(joined))
+        batches.append(join(joined))
     return sorted(batches, key=lambda batch: -batch.seconds)
 
 
-def _join(pieces: list[Batch]) -> Batch:
-    return Batch(np.concatenate([piece.cells for piece in pieces]), sum(piece.seconds for piece in pieces))
+def join(pieces: list[Batch]) -> Batch:
+    """One batch of several."""
+    if len(pieces) == 1:
+        return pieces[0]
+    return Batch(np.concatenate([piece.cells for piece in pieces]), np.concatenate([piece.costs for piece in pieces]))

@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 _PLAIN_SECONDS = 5.0
+_SAME_SECONDS = 60.0  # where nothing has changed
+_PLAIN_SHARE = 0.01  # of the time that has passed, so that a long run does not fill its log
 
 
 @dataclass
@@ -20,19 +22,16 @@ class Tally:
     ----------
     cells : int
         Cells to compute.
-    predicted : float
-        Predicted computing time of all of them, in seconds.
     done, failed : int
         Finished cells.
-    worked : float
-        Predicted computing time of the finished ones, in seconds.
+    left : float or None
+        Seconds until all are finished; None where that is not known.
     """
 
     cells: int
-    predicted: float
     done: int = 0
     failed: int = 0
-    worked: float = 0.0
+    left: float | None = None
     started: float = field(default_factory=monotonic)
 
     @property
@@ -45,18 +44,21 @@ class Tally:
         """Finished cells a second."""
         return self.finished / max(monotonic() - self.started, 1e-9)
 
-    @property
-    def seconds_left(self) -> float | None:
-        """Estimate from the share of the predicted work that is finished; None before any is."""
-        if not self.worked:
-            return None
-        return (monotonic() - self.started) * max(self.predicted - self.worked, 0.0) / self.worked
-
     def __str__(self) -> str:
-        """One line for people."""
-        left = "unknown" if self.seconds_left is None else str(timedelta(seconds=round(self.seconds_left)))
-        failed = f", {self.failed} failed" if self.failed else ""
-        return f"{self.finished} of {self.cells} cells{failed}, {self.rate:.1f} a second, {left} left"
+        """One line for people, of what is known."""
+        said = [f"{self.finished} of {self.cells} cells"]
+        said += [f"{self.failed} failed"] if self.failed else []
+        said += [_rate(self.rate)] if self.finished else ["none finished yet"]
+        said += [f"{timedelta(seconds=round(self.left))} left"] if self.left is not None else []
+        return ", ".join(said)
+
+
+def _rate(rate: float) -> str:
+    """Cells a second, a minute or an hour, whichever makes a number of at least one."""
+    for unit, seconds in (("second", 1), ("minute", 60)):
+        if rate * seconds >= 1:
+            return f"{rate * seconds:.1f} a {unit}"
+    return f"{rate * 3600:.2g} an hour"
 
 
 class Reporter:
@@ -66,6 +68,7 @@ class Reporter:
         self._tally = tally
         self._console = console
         self._last = monotonic()
+        self._told = 0
         self._bar: Progress | None = None
         if console.is_terminal:
             self._bar = Progress(BarColumn(), TextColumn("{task.description}"), console=console, transient=True)
@@ -88,6 +91,10 @@ class Reporter:
         """Show the tally as it is now."""
         if self._bar:
             self._bar.update(self._bar.task_ids[0], completed=self._tally.finished, description=str(self._tally))
-        elif monotonic() - self._last >= _PLAIN_SECONDS:
-            self._last = monotonic()
+            return
+        now = monotonic()
+        changed = self._tally.finished != self._told
+        wait = max(_PLAIN_SECONDS, _PLAIN_SHARE * (now - self._tally.started)) if changed else _SAME_SECONDS
+        if now - self._last >= wait:
+            self._last, self._told = now, self._tally.finished
             self._console.print(str(self._tally), highlight=False)

@@ -267,7 +267,8 @@ def _serve(listener: socket.socket) -> None:
     from prefect.server.api.server import create_app
     from prefect.settings import get_current_settings
 
-    migrating = FileLock(get_current_settings().home / "server.lock", timeout=_MIGRATION_SECONDS)
+    home = get_current_settings().home
+    migrating = FileLock(home / "server.lock", timeout=_MIGRATION_SECONDS)
 
     class AnnouncedServer(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -275,6 +276,7 @@ def _serve(listener: socket.socket) -> None:
             migrating.release()
             print("ready", flush=True)  # noqa: T201 (the parent reads it)
 
+    os.chdir(home)  # migrations import from the working directory, where a user's files may have any name
     migrating.acquire()
     _make_database()
     app: Any = create_app(ephemeral=True, final=True)

@@ -38,7 +38,18 @@ def find_sweep(spec: str, *, allow_code: bool) -> tuple[Path, Sweep]:
             raise InputError(f"spec: {spec!r} is neither a file nor a shipped sweep; shipped are {', '.join(shipped)}")
     if allow_code:
         import_from(path.resolve().parent, Path.cwd())
-    return path, load_sweep(path, allow_code=allow_code)
+    sweep = load_sweep(path, allow_code=allow_code)
+    _require_modules_beside(path, sweep)
+    return path, sweep
+
+
+def _require_modules_beside(path: Path, sweep: Sweep) -> None:
+    """Refuse a sweep whose functions are not those of the modules beside it, but of others with their names."""
+    for top in {name.partition(":")[0].partition(".")[0] for name in sweep.code}:
+        used = str(getattr(sys.modules[top], "__file__", None))
+        for beside in (path.resolve().parent / f"{top}.py", path.resolve().parent / top / "__init__.py"):
+            if beside.is_file() and beside.resolve() != Path(used).resolve():
+                raise InputError(f"{path}: {beside} is hidden by {used}, which was found first; rename one of them")
 
 
 def import_from(*folders: Path) -> None:

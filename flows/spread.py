@@ -12,6 +12,7 @@ from queue import Empty, SimpleQueue
 from threading import get_ident
 from time import monotonic
 from typing import Any, TypeAlias
+from uuid import uuid4
 
 import numpy as np
 from distributed import Client, Future, get_worker
@@ -19,9 +20,12 @@ from distributed.client import ClosedClientError
 from distributed.scheduler import KilledWorker
 
 from flows.batch import limit_threads
+from flows.ready import SCHEDULER_GONE, require_code
+from pipeline.arithmetic import own_state
 from pipeline.arrays import Matrix, RealArray
-from pipeline.errors import EpsweepError
+from pipeline.errors import CodeError, EpsweepError, Halted, InputError
 from pipeline.experiment import Recipe, describe
+from pipeline.failure import ReportedError, failure_of
 from pipeline.kept import ScaledMatrix
 from pipeline.passes import Joining, Kernel, Piece, Transposed, row_groups
 
@@ -29,10 +33,11 @@ _POLL_SECONDS = 0.25
 _MOST_LOSSES = 5  # of one group of rows in a pass
 _WINDOW_A_THREAD = 3
 _RUNS_A_THREAD = 4
-SCHEDULER_GONE = "cluster: the scheduler is gone; finished cells are stored: start it and run the same again"
 _LOGGER = logging.getLogger("epsweep")
 _MAKING = threading.Lock()  # all threads of a worker begin at once
 
+_Code: TypeAlias = tuple[tuple[str, str], ...]
+"""Names and digests of a user's own code."""
 _Found: TypeAlias = tuple[str, Piece]
 """The address of the worker, and what it found."""
 
@@ -51,7 +56,7 @@ def worker_threads(client: Client) -> dict[str, int]:
         raise ClosedClientError(str(error)) from error
 
 
-class Halt(BaseException):
+class Halt(Halted):
     """A pass ends unfinished, which is no fault of the case: `error` says why."""
 
     def __init__(self, error: EpsweepError) -> None:
@@ -80,6 +85,8 @@ class ClusterPasses:
         Seconds to wait where there is no worker.
     scaling : optional
         Where the passes are over F / scale.
+    code : tuple of pairs of str
+        Names and digests of a user's own code, which every worker must have.
     """
 
     def __init__(
@@ -89,11 +96,12 @@ class ClusterPasses:
         stop: threading.Event,
         patience: float = 120.0,
         scaling: _Scaling | None = None,
+        code: _Code = (),
     ) -> None:
         self.matrix: Matrix = recipe.make()
         self.dtype = scaling.dtype if scaling else np.dtype(np.float64)
         self._client, self._recipe, self._stop, self._patience = client, recipe, stop, patience
-        self._scaling = scaling
+        self._scaling, self._code = scaling, code
         self._places: dict[int, str] = {}
 
     @property
@@ -122,7 +130,7 @@ class ClusterPasses:
         shape = self.shape[::-1] if transposed else self.shape
         groups = row_groups(shape)
         places = {} if transposed or self._scaling is None else self._places
-        what = kernel, self._recipe, self._scaling, transposed
+        what = kernel, self._recipe, self._code, self._scaling, transposed
         work = _Pass(self._client, what, shared, self._stop, self._patience, places)
         try:
             return work.run(groups, by_rows)
@@ -132,7 +140,7 @@ class ClusterPasses:
     def scaled(self, scale: float, dtype: type[np.floating[Any]]) -> "ClusterPasses":
         """Passes over F / scale in a precision; a group of rows stays with the worker that keeps its entries."""
         scaling = _Scaling(scale, np.dtype(dtype))
-        return ClusterPasses(self._client, self._recipe, self._stop, self._patience, scaling)
+        return ClusterPasses(self._client, self._recipe, self._stop, self._patience, scaling, self._code)
 
 
 class _Pass:
@@ -186,6 +194,8 @@ class _Pass:
                         "out of memory)"
                     ) from error
             except (Exception, CancelledError) as error:
+                if isinstance(error, CodeError):
+                    raise Halt(error) from error
                 if future.status == "error":  # of the function itself
                     raise
                 unfetched += 1
@@ -219,7 +229,8 @@ class _Pass:
         places = [self._places[start]] if start in self._places else None
         what = *self._what, run, self._sent, tuple(each[start:stop] for each in by_rows)
         try:
-            future = self._client.submit(_compute, *what, pure=False, workers=places, allow_other_workers=bool(places))
+            key = f"spread {self._what[0].__name__}-{uuid4()}"
+            future = self._client.submit(_compute, *what, key=key, workers=places, allow_other_workers=bool(places))
         except ClosedClientError as error:
             raise Halt(EpsweepError(SCHEDULER_GONE)) from error
         self._out[future] = index
@@ -267,37 +278,69 @@ def _run_length(groups: int, threads: int) -> int:
     return length
 
 
+@own_state()
 def _compute(
     kernel: Kernel,
     recipe: Recipe,
+    code: _Code,
     scaling: _Scaling | None,
     transposed: bool,
     run: Sequence[slice],
     shared: list[RealArray],
     parts: tuple[RealArray, ...],
 ) -> _Found:
-    """Compute groups of rows on a worker, on one core."""
+    """Compute groups of rows on a worker, on one core.
+
+    What a user's function raises is sent as its message: Dask ends the worker on some exceptions, cannot send others
+    (nor those that they are the context of), and takes a third kind for its own.
+    """
+    failed: Exception
+    try:
+        return get_worker().address, _pieces(kernel, recipe, code, scaling, transposed, run, shared, parts)
+    except InputError as error:
+        failed = type(error)(str(error))
+    except BaseException as error:
+        failure = failure_of(error)
+        failed = ReportedError(failure.message, failure.traceback)
+    raise failed
+
+
+def _pieces(
+    kernel: Kernel,
+    recipe: Recipe,
+    code: _Code,
+    scaling: _Scaling | None,
+    transposed: bool,
+    run: Sequence[slice],
+    shared: list[RealArray],
+    parts: tuple[RealArray, ...],
+) -> Piece:
+    """Pieces of the groups of a run, joined."""
     with _MAKING:
-        matrix = _matrix(recipe) if scaling is None else _scaled_matrix(recipe, scaling)
+        matrix = _matrix(recipe, code) if scaling is None else _scaled_matrix(recipe, code, scaling)
     limit_threads(get_ident(), len(sys.modules))
     seen, arrays, first = Transposed(matrix) if transposed else matrix, tuple(map(np.asarray, shared)), run[0].start
     joining = Joining()
     for number, rows in enumerate(run):
         own = tuple(part[rows.start - first : rows.stop - first] for part in parts)
         joining.put(number, 1, kernel(seen, rows, arrays, own))
-    return get_worker().address, joining.whole()
+    return joining.whole()
 
 
 @lru_cache(maxsize=1)
-def _matrix(recipe: Recipe) -> Matrix:
+def _matrix(recipe: Recipe, code: _Code) -> Matrix:
+    try:
+        require_code(dict(code))
+    except CodeError as error:
+        raise CodeError(f"cluster: worker {get_worker().address}: {error}") from error
     _scaled_matrix.cache_clear()
     matrix: Matrix = recipe.make()
     return matrix
 
 
 @lru_cache(maxsize=1)  # the file of the one before goes with it
-def _scaled_matrix(recipe: Recipe, scaling: _Scaling) -> ScaledMatrix:
-    return ScaledMatrix(_matrix(recipe), scaling.scale, scaling.dtype, get_worker().local_directory)
+def _scaled_matrix(recipe: Recipe, code: _Code, scaling: _Scaling) -> ScaledMatrix:
+    return ScaledMatrix(_matrix(recipe, code), scaling.scale, scaling.dtype, get_worker().local_directory)
 
 
 def forget_kept() -> None:

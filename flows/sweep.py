@@ -26,7 +26,7 @@ from pipeline.errors import EpsweepError, InputError, Interrupted, one_line
 from pipeline.experiments import code_allowed
 from pipeline.files import find_file, sha256_of
 from pipeline.grid import MAX_SPEC_CHARACTERS, Sweep, parse_sweep
-from storage import Status, Writer, failures, pending, sweep_status
+from storage import Status, Writer, failure_groups, pending, sweep_status
 
 _LOGGER = logging.getLogger("epsweep")
 _REMEDY = "finished cells are stored: run the same command to go on"
@@ -54,6 +54,14 @@ Cluster = Annotated[
 ]
 RetryFailed = Annotated[
     bool, Field(json_schema_extra={"description": "Whether cells that failed before are computed again"})
+]
+AcceptCode = Annotated[
+    bool,
+    Field(
+        json_schema_extra={
+            "description": "Whether code of one's own that has changed is taken for what finished cells were made with"
+        }
+    ),
 ]
 Folder = Annotated[
     str | None, Field(json_schema_extra={"description": "Makes spec a text, of which files and modules are there"})
@@ -84,6 +92,7 @@ def sweep_flow(
     store: Store,
     cluster: Cluster = "local",
     retry_failed: RetryFailed = False,
+    accept_code: AcceptCode = False,
     folder: Folder = None,
     files: Files = None,
 ) -> "Summary | State[None]":
@@ -99,6 +108,8 @@ def sweep_flow(
         As `flows.clusters.open_cluster` takes it.
     retry_failed : bool
         Whether cells that failed before are computed again.
+    accept_code : bool
+        Whether code of a user's own that has changed is taken for what finished cells were computed with.
     folder : str or None
         Folder of a specification that `spec` is the text of: files that it names and modules of its user's own are
         there. Whoever has checked a file passes its text, so that what was checked is what runs.
@@ -114,7 +125,7 @@ def sweep_flow(
     ended.clear()
     with logs_in_prefect():
         try:
-            return _run(load(spec, folder, files or {}), store, cluster, retry_failed)
+            return _run(load(spec, folder, files or {}), store, cluster, retry_failed, accept_code)
         except (Interrupted, KeyboardInterrupt, TerminationSignal) as error:
             message = str(error) or f"stopped; {_REMEDY}"
             ended.append(Interrupted(message))
@@ -126,7 +137,7 @@ def sweep_flow(
             return Failed(message=str(error), data=error)
 
 
-def _run(sweep: Sweep, store: str, cluster: str, retry_failed: bool) -> "Summary | State[None]":
+def _run(sweep: Sweep, store: str, cluster: str, retry_failed: bool, accept_code: bool) -> "Summary | State[None]":
     _LOGGER.info(
         "sweep %s into %s on %s",
         sweep.name,
@@ -134,8 +145,10 @@ def _run(sweep: Sweep, store: str, cluster: str, retry_failed: bool) -> "Summary
         cluster,
         extra={"event": "start", "sweep": sweep.name, "store": store, "cluster": cluster},
     )
-    with Writer.open(store, sweep) as writer:
+    with Writer.open(store, sweep, accept_code=accept_code) as writer:
         take_over(store)
+        for line in writer.mended:
+            _LOGGER.warning("store: damaged: %s", line, extra={"event": "mended"})
         chosen = check_cluster(cluster)
         with open_cluster(chosen) as running:
             todo = pending(sweep, sweep_status(store, sweep), retry_failed=retry_failed)
@@ -149,7 +162,7 @@ def _run(sweep: Sweep, store: str, cluster: str, retry_failed: bool) -> "Summary
                 running.threads,
                 extra={"event": "plan", "threads": running.threads, **fields},
             )
-            tally, stop = Tally(plan.cells, plan.seconds), threading.Event()
+            tally, stop = Tally(plan.cells), threading.Event()
             with (
                 Bookkeeper(tally, stop) as bookkeeper,
                 connect(running) as client,
@@ -173,17 +186,15 @@ def load(spec: str, folder: str | None = None, files: Mapping[str, str] = Mappin
     InputError
         If it is not valid, or a file is not the one that its digest was made of.
     """
-    allow_code = code_allowed()
-    if folder is not None:
+    allow_code, place = code_allowed(), Path(folder or "")
+    if folder is not None or "\n" in spec or spec.lstrip().startswith("{"):
         if allow_code:
-            import_from(Path(folder), Path.cwd())
-        sweep = parse_sweep(spec, allow_code=allow_code, folder=Path(folder))
-    elif "\n" in spec or spec.lstrip().startswith("{"):
-        sweep = parse_sweep(spec, allow_code=allow_code)
+            import_from(place.resolve(), Path.cwd())
+        sweep = parse_sweep(spec, allow_code=allow_code, folder=place)
     else:
         sweep = find_sweep(spec, allow_code=allow_code)[1]
     for name, digest in files.items():
-        if sha256_of(sweep.files.get(name) or find_file(name, Path(folder or ""))) != digest:
+        if sha256_of(sweep.files.get(name) or find_file(name, place)) != digest:
             raise InputError(f"file: {one_line(name)} has changed since the run was checked; run the same again")
     return sweep
 
@@ -192,7 +203,7 @@ def _conclude(store: str, sweep: Sweep) -> "Summary | State[None]":
     from flows.figures import draw_results  # only now: Matplotlib would hold up the first cell
 
     summary = summarise(store, sweep)
-    named = failures(store) if summary.failed else []
+    named = failure_groups(store) if summary.failed else []
     figures, reason = draw_results(store, sweep.experiment)
     publish_results(store, sweep, str(summary), named, figures, reason)
     _LOGGER.info("%s", summary, extra={"event": "end", **asdict(summary)})

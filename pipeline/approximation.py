@@ -1,7 +1,6 @@
 """One front door to the methods: a matrix and a rank in, factors with their certified error out."""
 
 import math
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,21 +8,23 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ValidationError
+from typing_extensions import TypeAliasType
 
-from pipeline.arrays import BlockMatrix, FloatArray, as_matrix, entries_of
+from pipeline.arithmetic import own_state
+from pipeline.arrays import BlockMatrix, FloatArray, MatrixLike, as_matrix, entries_of
 from pipeline.certificates import CertificateSettings, certified_bound, checked_bound
 from pipeline.embedding import EmbeddingSettings, random_embedding
 from pipeline.errors import InputError
 from pipeline.matrix import FunctionMatrix
 from pipeline.minimax import MinimaxSettings, minimax
-from pipeline.passes import PASSED_ENTRIES, STORED_BYTES, LocalPasses, Passes, max_error, max_norm
+from pipeline.passes import PASSED_ENTRIES, STORED_BYTES, LocalPasses, Passes, max_error_and_norm, max_norm
 from pipeline.projections import APSettings, alternating_projections
 from pipeline.svd import Decompositions, SVDSettings
 
 _FAR = 1e9  # entries of a start beyond this multiple of max|F| are refused
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Approximation:
     """Factors of a low-rank approximation G = left @ right.T and what is known of its error.
 
@@ -44,16 +45,36 @@ class Approximation:
         Why the method ended.
     guarantee : float or None
         What a theorem promises of `max_error`, where one does.
+    max_norm : float
+        max |F|.
     """
 
-    left: FloatArray = field(repr=False)
-    right: FloatArray = field(repr=False)
+    left: FloatArray
+    right: FloatArray
     max_error: float
     lower_bound: float
     iterations: int
-    history: FloatArray = field(repr=False)
+    history: FloatArray
     stopped: str
     guarantee: float | None
+    max_norm: float
+
+    @property
+    def relative_error(self) -> float:
+        """The max error by max |F|; 0 for a zero matrix that is met exactly."""
+        return relative(self.max_error, self.max_norm)
+
+    def to_numpy(self) -> FloatArray:
+        """All entries of G, shape (n1, n2)."""
+        return self.left @ self.right.T
+
+    def __repr__(self) -> str:
+        shape = f"{len(self.left)} × {len(self.right)}"
+        return f"Approximation({shape}, rank {self.left.shape[1]}, {described(self)})"
+
+
+Start = TypeAliasType("Start", Approximation | tuple[npt.ArrayLike, npt.ArrayLike])
+"""An approximation to begin from, or its left and right factors."""
 
 
 @dataclass(frozen=True)
@@ -177,13 +198,14 @@ def get_method(name: str) -> Method:
     return METHODS[name]
 
 
+@own_state()
 def approximate(
-    matrix: npt.ArrayLike | BlockMatrix,
+    matrix: MatrixLike,
     rank: int,
     method: str = "minimax",
     seed: int = 0,
     *,
-    start: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
+    start: Start | None = None,
     bound: str = "best",
     **settings: object,
 ) -> Approximation:
@@ -192,18 +214,19 @@ def approximate(
     Parameters
     ----------
     matrix : array_like of shape (n1, n2), FunctionMatrix or FileMatrix
-        F, real and finite. Of one beyond `pipeline.passes.STORED_BYTES` that is made or read in blocks only blocks are
-        held, by "svd", "ap" and "minimax": all processors make passes over it. "random_embedding", exact projections,
-        `start` and `warm_start` hold it whole.
+        F, real and finite; data frames and labelled arrays are taken by their values, what would lose a mask, a unit
+        or other parts is refused. Of one beyond `pipeline.passes.STORED_BYTES` that is made or read in blocks only
+        blocks are held, by "svd", "ap" and "minimax": all processors make passes over it. "random_embedding", exact
+        projections, `start` and `warm_start` hold it whole.
     rank : int
         r, between 1 and min(n1, n2).
     method : str
         "minimax", "ap", "svd" or "random_embedding".
     seed : int
         Stream of a method's random numbers.
-    start : tuple of array_like of shape (k1, q), (k2, q), optional
-        Left and right factors that "minimax" begins from as well, of q ≤ r columns; rows beyond k1 and k2 are found by
-        least squares, columns beyond q are singular directions of the residual.
+    start : Approximation, or tuple of array_like of shape (k1, q), (k2, q), optional
+        One, or left and right factors, that "minimax" begins from as well, of q ≤ r columns; rows beyond k1 and k2 are
+        found by least squares, columns beyond q are singular directions of the residual.
     bound : {"best", "tail"}
         The certified lower bound: the best known, or the cheap one from the singular values.
     **settings
@@ -228,7 +251,7 @@ def approximate(
     generated = matrix if isinstance(matrix, FunctionMatrix) else None
     values: FloatArray | LocalPasses
     if isinstance(matrix, BlockMatrix) and len(matrix.shape) == 2 and 8 * math.prod(matrix.shape) > STORED_BYTES:
-        values = LocalPasses(matrix, os.cpu_count() or 1)
+        values = LocalPasses(matrix, processors())
     else:
         values = as_matrix(matrix)
     chosen = get_method(method)
@@ -241,16 +264,38 @@ def approximate(
     decompositions = Decompositions(values, options if isinstance(options, SVDSettings) else None, int(seed))
     given = None if start is None else _checked_start(start, values, int(rank))
     factors = chosen.find(Problem(decompositions, generated, given), int(rank), options, int(seed))
+    error, norm = max_error_and_norm(values, factors.left, factors.right)
     return Approximation(
         factors.left,
         factors.right,
-        max_error(values, factors.left, factors.right),
+        error,
         certified_bound(decompositions, int(rank), certificate),
         len(factors.history),
         factors.history,
         factors.stopped,
         factors.guarantee,
+        norm,
     )
+
+
+def relative(error: float, norm: float) -> float:
+    """An error by the norm of what is approximated; 0 where both are 0."""
+    return error / norm if norm else 0.0 if error == 0 else math.inf
+
+
+def described(found: Any) -> str:
+    """What the printed form of a result says of its error."""
+    return (
+        f"max_error {found.max_error:.4g} ({found.relative_error:.4g} of max|F|), lower_bound {found.lower_bound:.4g}, "
+        f"{found.iterations} iterations, stopped: {found.stopped}"
+    )
+
+
+def processors() -> int:
+    """Number of processors that this process may use: of its affinity, and of the quota of its control group."""
+    from joblib import cpu_count  # takes a tenth of a second to load
+
+    return int(cpu_count())
 
 
 def checked_rank(rank: object, largest: int, name: str) -> None:
@@ -278,13 +323,14 @@ def validated(method: Method, settings: Mapping[str, object]) -> BaseModel:
         ) from error
 
 
-def _checked_start(
-    start: tuple[npt.ArrayLike, npt.ArrayLike], matrix: FloatArray | Passes, rank: int
-) -> tuple[FloatArray, FloatArray]:
+def _checked_start(start: Start, matrix: FloatArray | Passes, rank: int) -> tuple[FloatArray, FloatArray]:
+    pair = (start.left, start.right) if isinstance(start, Approximation) else start
     try:
-        left, right = (as_matrix(factor) for factor in start)
+        left, right = (as_matrix(factor) for factor in pair)
     except (InputError, TypeError, ValueError) as error:
-        raise InputError(f"start: not a pair of real, finite factors ({error}); pass (left, right)") from error
+        raise InputError(
+            f"start: not a pair of real, finite factors ({error}); pass (left, right) or an Approximation"
+        ) from error
     (k1, q), (k2, columns) = left.shape, right.shape
     if q != columns or q > rank or k1 > matrix.shape[0] or k2 > matrix.shape[1]:
         raise InputError(

@@ -1,18 +1,24 @@
 """Array types and the interface of a matrix that is made where it is needed."""
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
+from typing_extensions import TypeAliasType  # of typing from Python 3.12 on; signatures show its name
 
-from pipeline.errors import InputError
+from pipeline.containers import REAL, plain_array
+from pipeline.errors import InputError, one_line, shown
 
-FloatArray: TypeAlias = npt.NDArray[np.float64]
-RealArray: TypeAlias = npt.NDArray[Any]
+FloatArray = TypeAliasType("FloatArray", npt.NDArray[np.float64])
+RealArray = TypeAliasType("RealArray", npt.NDArray[Any])
 """Single or double precision."""
 
-_LARGEST = 1e300
+LARGEST = 1e300
+"""Entries beyond this overflow in a decomposition."""
+_CONVERTED_BYTES = 2 * 2**30  # the most that numpy.asarray makes of an array in blocks
 SINGLE_RESOLVES = 1e-3
 """Relative errors below this are pursued in double precision."""
 ROUNDING_LEVEL = 16 * float(np.finfo(np.float64).eps)
@@ -36,6 +42,83 @@ class BlockMatrix(Protocol):
 
 
 Matrix: TypeAlias = FloatArray | BlockMatrix
+MatrixLike = TypeAliasType("MatrixLike", npt.ArrayLike | BlockMatrix)
+"""A matrix in any container: array, lists, data frame, FunctionMatrix, FileMatrix."""
+
+
+class BlockArray:
+    """An array whose entries are made or read when they are asked for, with what NumPy's own ones say of themselves."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Length of each mode."""
+        raise NotImplementedError
+
+    def block(self, *ranges: slice) -> RealArray:
+        """Entries of a contiguous range of every mode."""
+        raise NotImplementedError
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the entries."""
+        return np.dtype(np.float64)
+
+    @property
+    def ndim(self) -> int:
+        """Number of modes."""
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        """Number of entries."""
+        return math.prod(self.shape)
+
+    @property
+    def T(self) -> "BlockArray":  # noqa: N802 (NumPy's name)
+        """The transpose, with the modes in reverse order, in blocks as well."""
+        return TransposedArray(self)
+
+    def to_numpy(self) -> RealArray:
+        """All entries."""
+        return self.block(*(slice(None) for _ in self.shape))
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[Any]:
+        """All entries, for `numpy.asarray`; InputError where they are too many to be made by the way."""
+        if copy is False:
+            raise ValueError("its entries are made when they are asked for; leave copy=False out")
+        if self.dtype.itemsize * self.size > _CONVERTED_BYTES:
+            raise InputError(
+                f"array: {' × '.join(map(str, self.shape))} entries take {self.dtype.itemsize * self.size / 2**30:.3g} "
+                f"GiB; ask for parts by block({', '.join(['slice(0, 100)'] * self.ndim)}), or for all by to_numpy()"
+            )
+        return self.to_numpy().astype(dtype or self.dtype, copy=False)
+
+
+@dataclass(frozen=True, repr=False)
+class TransposedArray(BlockArray):
+    """The transpose of an array in blocks, with the modes in reverse order."""
+
+    original: BlockArray
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Length of each mode."""
+        return self.original.shape[::-1]
+
+    @property
+    def T(self) -> BlockArray:  # noqa: N802 (NumPy's name)
+        """The array itself."""
+        return self.original
+
+    def block(self, *ranges: slice) -> RealArray:
+        """Entries of a contiguous range of every mode."""
+        return self.original.block(*ranges[::-1]).T
+
+    def __repr__(self) -> str:
+        return f"{self.original!r}.T"
 
 
 def entries_of(matrix: Matrix, rows: slice, cols: slice) -> FloatArray:
@@ -55,52 +138,63 @@ def row_panels(matrix: RealArray) -> list[slice]:
     return [slice(start, min(start + step, len(matrix))) for start in range(0, len(matrix), step)]
 
 
-def as_matrix(values: npt.ArrayLike | BlockMatrix) -> FloatArray:
+def as_matrix(values: MatrixLike, name: str = "matrix") -> FloatArray:
     """Convert to a two-dimensional float64 array of finite entries.
 
     Raises
     ------
     InputError
-        If the values are not a real, finite, non-empty two-dimensional array.
+        If the values are not a real, finite, non-empty two-dimensional array, or say more than its numbers.
     """
-    array = values if isinstance(values, BlockMatrix) else _as_real(values, "matrix")
+    array = values if isinstance(values, BlockMatrix) else _real(values, name)
     if len(array.shape) != 2 or 0 in array.shape:
-        raise InputError(f"matrix: shape {array.shape} is not that of a non-empty matrix; pass a 2-D array")
-    return _checked(array if isinstance(array, np.ndarray) else array.block(slice(None), slice(None)), "matrix")
+        raise InputError(f"{name}: shape {array.shape} is not that of a non-empty matrix; pass a 2-D array")
+    return _checked(_entries(array, name), name)
 
 
-def as_tensor(values: npt.ArrayLike) -> FloatArray:
+def as_tensor(values: Any, name: str = "tensor") -> FloatArray:
     """Convert to a C-ordered float64 array of finite entries, of order 2 or more.
 
     Raises
     ------
     InputError
-        If the values are not a real, finite, non-empty array of that order.
+        If the values are not a real, finite, non-empty array of that order, or say more than its numbers.
     """
-    array = _as_real(values, "tensor")
-    if array.ndim < 2 or 0 in array.shape:
+    array = values if isinstance(values, BlockMatrix) else _real(values, name)
+    if len(array.shape) < 2 or 0 in array.shape:
         raise InputError(
-            f"tensor: shape {array.shape} is not that of a non-empty tensor; pass an array of order 3, say"
+            f"{name}: shape {array.shape} is not that of a non-empty tensor; pass an array of order 3, say"
         )
-    return np.ascontiguousarray(_checked(array, "tensor"))
+    return np.ascontiguousarray(_checked(_entries(array, name), name))
 
 
-def _as_real(values: npt.ArrayLike, name: str) -> npt.NDArray[Any]:
-    try:
-        return np.asarray(values)
-    except ValueError as error:
-        raise InputError(f"{name}: its rows differ in length; pass an array") from error
+def _entries(matrix: RealArray | BlockMatrix, name: str) -> RealArray:
+    if isinstance(matrix, np.ndarray):
+        return matrix
+    return _real(matrix.block(*(slice(None) for _ in matrix.shape)), name)
 
 
-def _checked(array: npt.NDArray[Any], name: str) -> FloatArray:
-    if array.dtype.kind not in "fiub":
-        raise InputError(f"{name}: dtype {array.dtype} is not real; pass real numbers")
-    array = array.astype(np.float64, copy=False)
+def _real(values: Any, name: str) -> RealArray:
+    """Array of real numbers of any type."""
+    array = plain_array(values, name)
+    if array.dtype.kind in REAL:
+        return array
+    if array.dtype == object:
+        for index, entry in np.ndenumerate(array):
+            if not isinstance(entry, int | float | np.number):
+                place = f"entry [{', '.join(map(str, index))}] is" if index else "there is only"
+                raise InputError(f"{name}: {place} {shown(entry)}; pass an array whose every entry is a real number")
+    remedies = {"O": "convert it, as in .astype(float)", "c": "pass real numbers, such as its .real"}
+    remedy = f"pass one field, such as {array.dtype.names[0]!r}" if array.dtype.names else "pass real numbers"
+    raise InputError(f"{name}: dtype {one_line(array.dtype, 80)} is not real; {remedies.get(array.dtype.kind, remedy)}")
+
+
+def _checked(array: RealArray, name: str) -> FloatArray:
+    with np.errstate(over="ignore"):  # of extended precision: the infinity is refused by its place
+        array = array.astype(np.float64, copy=False)
     check_finite(array, name)
-    if (largest := float(np.abs(array).max())) > _LARGEST:
-        raise InputError(
-            f"{name}: entries up to {largest:.3g} overflow in a decomposition; scale them below {_LARGEST}"
-        )
+    if (largest := float(np.abs(array).max())) > LARGEST:
+        raise InputError(f"{name}: entries up to {largest:.3g} overflow in a decomposition; scale them below {LARGEST}")
     return array
 
 

@@ -1,12 +1,13 @@
 """Numbers of callers as float64, or one line that names the field, the first value that is wrong, and the remedy."""
 
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.arrays import FloatArray
+from pipeline.containers import REAL, plain_array
 from pipeline.errors import InputError, shown
 
 Numbers: TypeAlias = npt.ArrayLike
@@ -59,9 +60,16 @@ def numbers(
 ) -> FloatArray:
     """Numbers as float64, or one line that shows the first that is wrong."""
     try:
-        found = np.asarray(values, dtype=np.float64)
+        found = floats(field, values)
     except (TypeError, ValueError, OverflowError):
         raise InputError(f"{field}: {shown(values)} is not a number; {remedy}") from None
     if (wrong := ~valid(found)).any():
         raise InputError(f"{field}: {float(found[wrong][0])} is out of range; {remedy}")
     return found
+
+
+def floats(field: str, values: Numbers) -> FloatArray:
+    """Convert to float64; TypeError, ValueError or OverflowError if one of the values is no real number."""
+    array = plain_array(values, field)
+    casting: Literal["unsafe", "safe"] = "unsafe" if array.dtype.kind in f"{REAL}O" else "safe"
+    return array.astype(np.float64, casting=casting, copy=False)

@@ -19,7 +19,9 @@ import numpy.typing as npt
 import scipy.linalg
 
 from pipeline.approximation import checked_rank, checked_seed
+from pipeline.arithmetic import own_state
 from pipeline.arrays import ROUNDING_LEVEL, BlockMatrix, FloatArray, as_matrix
+from pipeline.containers import plain_array
 from pipeline.errors import InputError, shown
 from pipeline.svd import Decomposition, lapack_svd
 from pipeline.tensor_train import bond_ranks
@@ -107,6 +109,7 @@ def compression(shape: Sequence[int], rank: int) -> float:
     return math.prod(sizes) / sum(ranks[k] * size * ranks[k + 1] for k, size in enumerate(sizes))
 
 
+@own_state()
 def singular_value_gap(values: npt.ArrayLike, rank: int) -> SpectralGap:
     """Gap after the leading `rank` singular values; after the last one, σ_{r+1} = 0.
 
@@ -131,7 +134,7 @@ def singular_value_gap(values: npt.ArrayLike, rank: int) -> SpectralGap:
     >>> singular_value_gap([4.0, 1.0, 0.5], 1)
     SpectralGap(absolute=3.0, relative=0.75)
     """
-    spectrum = _named("values", np.atleast_2d(values))
+    spectrum = as_matrix(np.atleast_2d(plain_array(values, "values")), "values")
     if len(spectrum) > 1 or spectrum[0, -1] < 0 or np.any(np.diff(spectrum) > 0):
         raise InputError(f"values: {shown(values)} are not singular values; give numbers of at least 0, largest first")
     checked_rank(rank, spectrum.size, "the number of values")
@@ -139,6 +142,7 @@ def singular_value_gap(values: npt.ArrayLike, rank: int) -> SpectralGap:
     return SpectralGap(here - after, (here - after) / here if here > 0 else 0.0)
 
 
+@own_state()
 def principal_angles(a: npt.ArrayLike, b: npt.ArrayLike) -> FloatArray:
     """Principal angles between the column spaces of A and B, in radians, smallest first.
 
@@ -179,6 +183,7 @@ def principal_angles(a: npt.ArrayLike, b: npt.ArrayLike) -> FloatArray:
     return angles
 
 
+@own_state()
 def mean_sine(angles: npt.ArrayLike) -> float:
     """Sum of the sines of principal angles by their number: 0 for the same subspace, 1 for orthogonal ones.
 
@@ -190,6 +195,7 @@ def mean_sine(angles: npt.ArrayLike) -> float:
     return float(np.mean(np.sin(angles)))
 
 
+@own_state()
 def leading_subspace_angles(f1: npt.ArrayLike | BlockMatrix, f2: npt.ArrayLike | BlockMatrix, rank: int) -> FloatArray:
     """Principal angles between the spans of the leading left singular vectors of two matrices with the same rows.
 
@@ -220,7 +226,7 @@ def leading_subspace_angles(f1: npt.ArrayLike | BlockMatrix, f2: npt.ArrayLike |
     >>> leading_subspace_angles(np.diag([3.0, 2.0, 1.0]), np.diag([3.0, 1.0, 2.0]), 2).round(4)
     array([0.    , 1.5708])
     """
-    first, second = _named("f1", f1), _named("f2", f2)
+    first, second = as_matrix(f1, "f1"), as_matrix(f2, "f2")
     if len(first) != len(second):
         raise InputError(f"f2: {len(second)} rows do not fit the {len(first)} of f1; pass as many")
     smallest = min(*first.shape, *second.shape)
@@ -228,6 +234,7 @@ def leading_subspace_angles(f1: npt.ArrayLike | BlockMatrix, f2: npt.ArrayLike |
     return principal_angles(lapack_svd(first).u[:, :rank], lapack_svd(second).u[:, :rank])
 
 
+@own_state()
 def nonnegative_error(
     matrix: npt.ArrayLike | BlockMatrix,
     rank: int,
@@ -303,17 +310,9 @@ def nonnegative_error(
     )
 
 
-def _named(name: str, values: npt.ArrayLike | BlockMatrix) -> FloatArray:
-    """Two-dimensional float64 array; what is wrong with it is said of the argument of that name."""
-    try:
-        return as_matrix(values)
-    except InputError as error:
-        raise InputError(f"{name}:{str(error).removeprefix('matrix:')}") from None
-
-
 def _basis(name: str, columns: npt.ArrayLike) -> FloatArray:
     """Orthonormal basis of the span of independent columns."""
-    matrix = _named(name, columns)
+    matrix = as_matrix(columns, name)
     basis: FloatArray = scipy.linalg.orth(matrix)
     if basis.shape[1] < matrix.shape[1]:
         raise InputError(

@@ -15,10 +15,14 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel
 
-from pipeline.errors import InputError, shown, without_secrets
+from pipeline.arithmetic import own_state
+from pipeline.containers import real_number
+from pipeline.errors import InputError, shown
+from pipeline.failure import failure_of, stops, text_of
 from pipeline.passes import Passes
 
 Label: TypeAlias = str | int | float
+AXIS_CHARACTERS = 44
 _RESERVED = ("status", "message")
 Columns: TypeAlias = Mapping[str, npt.NDArray[Any]]
 
@@ -61,6 +65,8 @@ class Axis:
         Whether ``{file: name}`` may stand for labels.
     label_of : callable, optional
         Makes a label of a name and parameters: ``{name: …, key: number}`` may stand for it.
+    comment : str
+        What a description of a few words leaves unsaid.
     """
 
     name: str
@@ -72,6 +78,7 @@ class Axis:
     imports: bool = False
     files: bool = False
     label_of: Callable[[str, Mapping[str, object]], str] | None = None
+    comment: str = ""
 
     @property
     def numeric(self) -> bool:
@@ -85,7 +92,10 @@ class Quantity:
 
     Attributes
     ----------
-    name, long_name, units : str
+    name : str
+    long_name : str
+        What it is, in a few words that may stand at an axis of a figure.
+    units : str
     dtype : str
         NumPy type in the store; floating-point quantities are NaN and integers −1 where not done.
     optional : bool
@@ -93,7 +103,9 @@ class Quantity:
     along : tuple of str
         Axes along which it is the same.
     label : str
-        For axes of figures, where the name will not do.
+        For axes of figures, where the long name will not do.
+    comment : str
+        How it is defined and what it may be compared with, where the long name leaves that unsaid.
     """
 
     name: str
@@ -103,6 +115,18 @@ class Quantity:
     optional: bool = False
     along: tuple[str, ...] = ()
     label: str = ""
+    comment: str = ""
+
+    @property
+    def axis_label(self) -> str:
+        """What stands at an axis of a figure; the name where a long name has become a sentence."""
+        said = self.long_name if len(self.long_name) <= AXIS_CHARACTERS else self.name.replace("_", " ")
+        return self.label or (said if self.units == "1" else f"{said} ({self.units})")
+
+    @property
+    def description(self) -> str:
+        """Long name and comment."""
+        return f"{self.long_name}: {self.comment}" if self.comment else self.long_name
 
     def of(self, values: Mapping[str, float]) -> float:
         """Value of a case that is done; NaN for an optional quantity that it leaves out."""
@@ -183,11 +207,17 @@ class Outcome:
     message : str
     preparation : float
         Seconds that the preparation took, which the case shares with its neighbours.
+    elapsed : float
+        Seconds that the case took, with its share of the preparation, whether it failed or not.
+    traceback : str
+        Of the exception that it failed with, for logs.
     """
 
     values: Mapping[str, float] | None
     message: str = ""
     preparation: float = field(default=0.0, compare=False)
+    elapsed: float = field(default=0.0, compare=False)
+    traceback: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)
@@ -336,25 +366,29 @@ class Experiment:
         """
         for _, group in groupby(cases, key=self.shared_labels):
             members = list(group)
-            started = perf_counter()
+            started, failed, shared = perf_counter(), None, None
             try:
-                shared = self.prepare(members[0], settings, spread)
-            except (Exception, SystemExit) as error:
-                preparation = perf_counter() - started
-                yield from (Outcome(None, describe(error), preparation) for _ in members)
-                continue
+                with own_state():
+                    shared = self.prepare(members[0], settings, spread)
+            except BaseException as error:
+                failed = self._failed(members[0], error)
             preparation = perf_counter() - started
+            share = preparation / len(members)
             for case in members:
-                outcome = self._outcome(shared, case, settings, preparation / len(members))
-                yield replace(outcome, preparation=preparation)
+                started = perf_counter()
+                outcome = failed or self._outcome(shared, case, settings, share)
+                elapsed = perf_counter() - started + share
+                yield replace(outcome, preparation=preparation, elapsed=elapsed)
 
     def _outcome(self, shared: Any, case: Case, settings: BaseModel, share: float) -> Outcome:
         """Compute one case; `seconds` includes its share of the preparation."""
         started = perf_counter()
         try:
-            values = {name: float(value) for name, value in self.evaluate(shared, case, settings).items()}
-        except (Exception, SystemExit) as error:
-            return Outcome(None, describe(error))
+            with own_state():
+                found = self.evaluate(shared, case, settings).items()
+                values = {name: real_number(value, name) for name, value in found}
+        except BaseException as error:
+            return self._failed(case, error)
         if bad := [name for name, value in values.items() if not np.isfinite(value)]:
             return Outcome(None, f"{bad[0]} is {values[bad[0]]}; every value must be finite")
         needed = (quantity.name for quantity in self.quantities if not quantity.optional and quantity.name != "seconds")
@@ -362,7 +396,15 @@ class Experiment:
             return Outcome(None, f"{missing[0]} is missing among the values; return every quantity")
         return Outcome({**values, "seconds": values.get("seconds", perf_counter() - started) + share})
 
+    def _failed(self, case: Case, error: BaseException) -> Outcome:
+        """Outcome of a case that raised, whatever that was; raises again what ends the run."""
+        if stops(error):
+            raise error
+        names = (self.name, *(label for _, label in case.labels if isinstance(label, str)))
+        failure = failure_of(error, [name.partition(":")[0] for name in names if ":" in name])
+        return Outcome(None, failure.message, traceback=failure.traceback)
+
 
 def describe(error: BaseException) -> str:
     """One line for an error: its type and its message."""
-    return without_secrets(f"{type(error).__name__}: {error}")
+    return text_of(error)

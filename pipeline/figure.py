@@ -1,6 +1,6 @@
 """A figure that a specification declares: what stands on which axis, in which lines and panels."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -31,11 +31,15 @@ class Figure(BaseModel):
         Axes whose labels are panels, or the other axes of names that are not held.
     at : mapping
         Labels at which other axes are held, those not named in the middle.
+    only : mapping
+        Labels that are drawn of an axis, in a list; all of those not named.
     where : str
         Which points are drawn, such as ``m * m == n``; an axis that only it names follows the abscissa.
     statistic : {"median", "max"}
         Of the trials.
     x_scale, y_scale : {"log", "linear"}
+    y_share : bool
+        Whether all panels have one vertical range.
     y_least : float, optional
         Smallest value shown.
     slope : float, optional
@@ -53,16 +57,24 @@ class Figure(BaseModel):
     lines: str = ""
     panels: list[str] | None = None
     at: dict[str, Any] = {}
+    only: dict[str, list[Any]] = {}
     where: str = ""
     statistic: Literal["median", "max"] = "median"
     x_scale: Scale = "log"
     y_scale: Scale = "log"
+    y_share: bool = True
     y_least: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     slope: Annotated[float, Field(allow_inf_nan=False)] | None = None
     theory: list[str] = []
 
-    def complete(self, experiment: Experiment) -> "Figure":
+    def complete(self, experiment: Experiment, unnamed: Collection[str] = ()) -> "Figure":
         """The figure with everything said that may be left out.
+
+        Parameters
+        ----------
+        experiment : Experiment
+        unnamed : collection of str
+            Axes of names that need no place in it, such as those with a single label.
 
         Raises
         ------
@@ -85,16 +97,17 @@ class Figure(BaseModel):
         panels = rest if self.panels is None else self.panels
         _require("panels", panels, numbers + names)
         _require("at", self.at, numbers + names)
-        for axis, label in self.at.items():
-            if type(label) not in (str, int, float):
-                raise InputError(
-                    f"at.{axis}: {shown(label)} is not one label; write the number or name, such as n: 100"
-                )
+        _require_labels("at", {axis: [label] for axis, label in self.at.items()})
+        _require("only", self.only, [axis for axis in numbers + names if axis not in self.at])
+        _require_labels("only", self.only)
         _require("theory", self.theory, [bound.name for bound in experiment.theory if bound.quantity == y])
         for field, listed in (("theory", self.theory), ("beside", self.beside)):
             if twice := [name for name in listed if listed.count(name) > 1]:
                 raise InputError(f"{field}: {twice[0]!r} is listed twice; name it once")
-        _require_once({"x": [self.x], "lines": [lines], "panels": panels, "at": list(self.at)}, names)
+        _require_once(
+            {"x": [self.x], "lines": [lines], "panels": panels, "at": list(self.at)},
+            [axis for axis in names if axis not in unnamed],
+        )
         figure = self.model_copy(update={"y": y, "lines": lines, "panels": panels})
         try:
             figure.predicate(experiment)
@@ -125,6 +138,18 @@ def _require(field: str, names: Iterable[str], known: list[str]) -> None:
         if name not in known:
             remedy = f"use one of {', '.join(known)}" if known else "leave it out, there is none"
             raise InputError(f"{field}: {name!r} is not known here; {remedy}")
+
+
+def _require_labels(field: str, chosen: Mapping[str, Sequence[object]]) -> None:
+    for axis, labels in chosen.items():
+        for label in labels:
+            if type(label) not in (str, int, float):
+                raise InputError(
+                    f"{field}.{axis}: {shown(label)} is not one label; write the number or name, such as n: 100"
+                )
+        if not labels or len(set(labels)) < len(labels):
+            problem = "names a label twice" if labels else "is empty"
+            raise InputError(f"{field}.{axis}: {shown(labels)} {problem}; list each label that is to be drawn once")
 
 
 def _require_once(roles: Mapping[str, Iterable[str]], names: list[str]) -> None:

@@ -1,9 +1,11 @@
-"""A user's own matrix or tensor in a file: a NumPy array on disk, or a Zarr array."""
+"""A user's own matrix or tensor in a file: a NumPy array on disk, or a Zarr array, alone or in a group."""
 
+import base64
 import hashlib
 import importlib
 import math
 import os
+import struct
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -15,7 +17,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.arrays import FloatArray, check_finite
+from pipeline.arithmetic import own_state
+from pipeline.arrays import BlockArray, FloatArray, check_finite
 from pipeline.errors import InputError, one_line
 from pipeline.passes import STORED_BYTES
 
@@ -81,10 +84,48 @@ _HEADERS: dict[tuple[int, int], Any] = {
 
 
 def _open_zarr(path: str) -> Any:
-    return importlib.import_module("zarr").open_array(path, mode="r")  # only who has such a folder needs it
+    """Array of a folder, or the only one of its group that is neither an axis nor a coordinate, as xarray writes it."""
+    zarr = importlib.import_module("zarr")  # only who has such a folder needs it
+    found = zarr.open(path, mode="r")
+    if isinstance(found, zarr.Array):
+        return found
+    arrays = dict(found.arrays())
+    beside = {name for each in (found, *arrays.values()) for name in str(each.attrs.get("coordinates", "")).split()}
+    data = [name for name, each in arrays.items() if each.ndim > 1 and name not in beside] or list(arrays)
+    if len(data) != 1:
+        names = ", ".join(sorted(data)) or "none"
+        raise InputError(
+            f"file: {one_line(path)} is a group of several arrays ({one_line(names, 120)}); name one of them, as "
+            f"{one_line(Path(path).name)}/{sorted(data)[0] if data else 'NAME'}"
+        )
+    return arrays[data[0]]
 
 
 _READERS = {".npy": _NpyFile, ".zarr": _open_zarr}
+
+
+def _reader(path: str) -> Any:
+    """Reader of a file, of a folder, or of an array within a folder."""
+    place = Path(path)
+    within = any(each.suffix == ".zarr" and each.is_dir() for each in place.parents)
+    return _READERS.get(place.suffix, _open_zarr if within else None)
+
+
+def _missing_value(array: Any, path: str) -> float | None:
+    """What stands for missing entries by the attributes that xarray writes; InputError if entries stand for others."""
+    attributes = dict(getattr(array, "attrs", {}))
+    coded = [name for name in ("scale_factor", "add_offset") if name in attributes]
+    if coded or " since " in str(attributes.get("units", "")):
+        raise InputError(
+            f"file: {path} holds codes of its entries ({', '.join(coded) or 'units'}: "
+            f"{one_line(attributes[coded[0] if coded else 'units'], 40)}); write the numbers themselves"
+        )
+    value = attributes.get("_FillValue", attributes.get("missing_value"))
+    if value is None and "_ARRAY_DIMENSIONS" in attributes:  # of xarray in format 2
+        value = array.fill_value
+    if isinstance(value, str) and array.dtype.kind == "f":  # in format 3
+        value = struct.unpack("<d", base64.b64decode(value))[0]
+    return None if value is None or math.isnan(float(value)) else float(value)  # NaN is refused wherever it stands
 
 
 @dataclass(frozen=True)
@@ -127,13 +168,13 @@ class FileRecipe:
 
 
 @dataclass(frozen=True)
-class FileMatrix:
+class FileMatrix(BlockArray):
     """A matrix, or a tensor of higher order, of which only the blocks in use are read.
 
     Attributes
     ----------
     path : str
-        Of a ``.npy`` file or of a ``.zarr`` folder that holds one array.
+        Of a ``.npy`` file, of a ``.zarr`` folder that holds one array beside its axes, or of an array in such a folder.
 
     Raises
     ------
@@ -143,15 +184,17 @@ class FileMatrix:
 
     path: str
     _values: Any = field(init=False, repr=False, compare=False)
+    _missing: float | None = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        reader, name = _READERS.get(Path(self.path).suffix), one_line(self.path)
+        reader, name = _reader(self.path), one_line(self.path)
         if reader is None:
             raise InputError(f"file: {name} is neither a .npy file nor a .zarr folder; save it as one")
         try:
             values = reader(self.path)
             dtype, shape = np.dtype(values.dtype), tuple(values.shape)
-        except ImportError:
+            object.__setattr__(self, "_missing", _missing_value(values, name))
+        except (ImportError, InputError):
             raise
         except Exception as error:  # of the library that reads it
             raise InputError(
@@ -176,22 +219,21 @@ class FileMatrix:
         """Length of each mode."""
         return tuple(map(int, self._values.shape))
 
+    @own_state()
     def block(self, *ranges: slice) -> FloatArray:
         """Entries of a contiguous range of every mode, in double precision.
 
         Raises
         ------
         InputError
-            If one of them is NaN or infinite.
+            If one of them is missing, NaN or infinite.
         """
         block = np.array(self._values[ranges], dtype=np.float64, order="C")
+        if self._missing is not None:
+            block[block == self._missing] = np.nan
         starts = [each.indices(n)[0] for each, n in zip(ranges, self.shape, strict=True)]
         check_finite(block, f"file {one_line(self.path)}", starts)
         return block
-
-    def to_numpy(self) -> FloatArray:
-        """All entries."""
-        return self.block(*(slice(None) for _ in self.shape))
 
 
 def find_file(name: str, folder: Path) -> str:

@@ -21,7 +21,9 @@ import numpy as np
 import numpy.typing as npt
 import scipy.stats
 
+from pipeline.arithmetic import own_state
 from pipeline.arrays import FloatArray
+from pipeline.checked import floats
 from pipeline.errors import InputError, shown
 
 Model = Literal["constant", "logarithmic", "power"]
@@ -98,6 +100,7 @@ class Comparison:
     best: Model | None
 
 
+@own_state()
 def power_law(x: npt.ArrayLike, values: npt.ArrayLike, level: float = 0.95) -> Fit:
     """Fit the power p in value ≈ c xᵖ, the slope of the log of the value in log x.
 
@@ -133,6 +136,7 @@ def power_law(x: npt.ArrayLike, values: npt.ArrayLike, level: float = 0.95) -> F
     return _fit("x", np.log(points), quantity, level)
 
 
+@own_state()
 def log_growth(n: npt.ArrayLike, values: npt.ArrayLike, level: float = 0.95) -> Fit:
     """Fit the power p in value ≈ c (log n)ᵖ, log the natural logarithm.
 
@@ -149,6 +153,7 @@ def log_growth(n: npt.ArrayLike, values: npt.ArrayLike, level: float = 0.95) -> 
     return _fit("n", np.log(np.log(sizes)), quantity, level)
 
 
+@own_state()
 def flatness(x: npt.ArrayLike, values: npt.ArrayLike, level: float = 0.95) -> Flatness:
     """Change of log₁₀ of the value per decade of x, which is the power of `power_law`, and the range of the medians.
 
@@ -166,6 +171,7 @@ def flatness(x: npt.ArrayLike, values: npt.ArrayLike, level: float = 0.95) -> Fl
         return Flatness(change, float(np.exp(np.ptp(_log_medians(quantity)))))
 
 
+@own_state()
 def local_slopes(n: npt.ArrayLike, values: npt.ArrayLike, level: float = 0.95) -> tuple[Fit, ...]:
     """Fit the slope of the log of the value in log n between each size and the next.
 
@@ -187,6 +193,7 @@ def local_slopes(n: npt.ArrayLike, values: npt.ArrayLike, level: float = 0.95) -
     return tuple(_fit("n", np.log(sizes[pair]), quantity[:, pair], level) for pair in pairs)
 
 
+@own_state()
 def compare_growth(
     n: npt.ArrayLike, values: npt.ArrayLike, level: float = 0.95, flat_factor: float = 1.25
 ) -> Comparison:
@@ -262,7 +269,7 @@ def _measured(field: str, x: npt.ArrayLike, values: npt.ArrayLike) -> tuple[Floa
 
 def _positive(field: str, values: npt.ArrayLike) -> FloatArray:
     try:
-        numbers = np.asarray(values, dtype=np.float64)
+        numbers = floats(field, values)
     except (TypeError, ValueError, OverflowError):
         raise InputError(f"{field}: {shown(values)} is not an array of numbers; give positive finite ones") from None
     if (wrong := ~((numbers > 0) & np.isfinite(numbers))).any():

@@ -1,25 +1,29 @@
 """Generating functions f(x, y), and of more points f(x, y, z): the built-in ones and a user's own."""
 
-import importlib
 import inspect
 import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
 
 import numpy as np
+from typing_extensions import TypeAliasType
 
 from pipeline import formulas
+from pipeline.arithmetic import own_state, users_state
 from pipeline.arrays import FloatArray
-from pipeline.errors import InputError, one_line, shown
+from pipeline.containers import REAL, plain_array
+from pipeline.errors import InputError, shown
 from pipeline.formulas import EntryFunction, exp_of_minus, of_distance, of_product
+from pipeline.own_code import imported
 
+FunctionLike = TypeAliasType("FunctionLike", "str | Mapping[str, object] | EntryFunction | GeneratingFunction")
+"""A name, a mapping of name and parameters, or a function of points."""
 _LARGEST = 1e15  # of a parameter: integers up to here are exact
 _MOST_CHARACTERS = 100  # of a parameter
 _WITH_PARAMETERS = re.compile(r"(?P<name>[^()]+)\((?P<parameters>[^()]*)\)")
-_PARAMETER = re.compile(r"(?P<key>[A-Za-z_]\w*)=(?P<value>[-+]?\d+(\.\d*)?(e[-+]?\d+)?)", re.ASCII)
+_PARAMETER = re.compile(r"(?P<key>[A-Za-z_]\w*)=(?P<value>[-+]?\d+(\.\d*)?(e[-+]?\d+)?|true|false)", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,8 @@ class GeneratingFunction:
         What may be said of it, as ``{name: gaussian, scale: 2}`` in specs.
     domain : str
         Where its points must lie, such as "cube"; anywhere if empty.
+    built_in : bool
+        Whether it is one of this package.
     """
 
     name: str
@@ -90,6 +96,7 @@ class GeneratingFunction:
     order: int = 2
     parameters: Mapping[str, Parameter] = field(default_factory=dict, hash=False)
     domain: str = ""
+    built_in: bool = False
 
     @property
     def summary(self) -> str:
@@ -107,11 +114,12 @@ class GeneratingFunction:
         Raises
         ------
         InputError
-            If a user's function returns something other than real numbers of shape (n1, n2, …).
+            If a user's function returns something other than real numbers of shape (n1, n2, …), or more than these.
         """
-        values = np.asarray(self.entries(*points))
+        with own_state() if self.built_in else users_state():
+            values = plain_array(self.entries(*points), f"function: what {self.name} returned")
         shape = tuple(map(len, points))
-        if values.shape != shape or values.dtype.kind not in "fiub":
+        if values.shape != shape or values.dtype.kind not in REAL:
             raise InputError(
                 f"function: {self.name} returned {values.dtype} of shape {values.shape} for points of shapes "
                 f"{' and '.join(str(each.shape) for each in points)}; return real numbers of shape {shape}"
@@ -130,7 +138,7 @@ def _elementwise(name: str, formula: str, profile: Callable[[FloatArray], FloatA
 
 
 BUILT_IN: dict[str, GeneratingFunction] = {
-    function.name: function
+    function.name: replace(function, built_in=True)
     for function in (
         GeneratingFunction(
             "exponential",
@@ -267,11 +275,29 @@ def label_of(name: str, parameters: Mapping[str, object]) -> str:
         known = BUILT_IN[name].parameters
         numbers = {key: each for key, each in _checked(name, parameters).items() if each != known[key].default}
     elif ":" in name:
-        numbers = {key: Parameter(0.0).checked(key, value) for key, value in parameters.items()}
+        numbers = {key: _own_parameter(key, value) for key, value in parameters.items()}
     else:
         raise _unknown(name)
-    said = [f"{key}={int(each) if each == int(each) else each}" for key, each in sorted(numbers.items())]
+    said = [f"{key}={_written(each)}" for key, each in sorted(numbers.items())]
     return f"{name}({','.join(said)})" if said else name
+
+
+def _own_parameter(key: str, value: object) -> int | float | bool:
+    """A parameter of a user's own function, whose defaults are not known before it is imported."""
+    if isinstance(value, bool):
+        return value
+    if not isinstance(value, int | float) or not abs(value) <= _LARGEST:
+        raise InputError(
+            f"{key}: {shown(value)} is not a finite number up to {_LARGEST:g}, true or false; give one, or leave it "
+            "out for the function's own default"
+        )
+    return value
+
+
+def _written(value: float | bool) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(int(value) if value == int(value) else value)
 
 
 def name_and_parameters(label: str) -> tuple[str, dict[str, int | float]] | None:
@@ -310,7 +336,8 @@ def get_function(name: str) -> GeneratingFunction:
 
     A user's function takes X of shape (n1, m) and Y of shape (n2, m) and returns an array of shape (n1, n2). One that
     takes d > 2 arrays of points defines a tensor of order d and returns an array of shape (n1, …, nd). Parameters
-    follow in brackets, as in ``gaussian(scale=2)``; a user's function is given them by keyword.
+    follow in brackets, as in ``gaussian(scale=2)``; a user's function is given them by keyword. It runs with NumPy's
+    default error state, and what its module sets of that state or of Python's warnings ends with the import.
 
     Raises
     ------
@@ -338,21 +365,40 @@ def get_function(name: str) -> GeneratingFunction:
     entries = imported("function", name)
     if not callable(entries):
         raise InputError(f"function: {shown(name)} is a {type(entries).__name__}; name a function f(X, Y)")
+    return _of_callable(entries, attribute, module_name, name)
+
+
+def as_function(function: object) -> GeneratingFunction:
+    """Generating function of a name, a mapping of its name and parameters, or a callable of two or more point sets.
+
+    Raises
+    ------
+    InputError
+        If it is none of these, or not known.
+    """
+    if isinstance(function, GeneratingFunction):
+        return function
+    if isinstance(function, str):
+        return get_function(function)
+    if isinstance(function, Mapping) and isinstance(name := function.get("name"), str):
+        parameters = {str(key): value for key, value in function.items() if key != "name"}
+        try:
+            return get_function(label_of(name, parameters))
+        except InputError as error:
+            raise InputError(f"function: {str(error).removeprefix('function: ')}") from error
+    if callable(function):
+        name = getattr(function, "__qualname__", type(function).__qualname__).rpartition(".")[2]
+        return _of_callable(function, name, str(getattr(function, "__module__", "")))
+    raise InputError(
+        f"function: {shown(function)} is neither a name, nor {{'name': 'gaussian', 'scale': 2}}, nor a function f(X, Y)"
+    )
+
+
+def _of_callable(entries: EntryFunction, name: str, source: str, label: str = "") -> GeneratingFunction:
+    """A user's own function."""
     order = _order(entries)
     arguments = ", ".join(["X", "Y", "Z"][:order] if order <= 3 else [f"X{k + 1}" for k in range(order)])
-    return GeneratingFunction(name, f"{attribute}({arguments})", module_name, entries, symmetric=False, order=order)
-
-
-def imported(field: str, name: str) -> Any:
-    """Import ``module:name``, which runs the module's code; InputError naming the field if that fails."""
-    module, _, attribute = name.partition(":")
-    try:
-        return getattr(importlib.import_module(module), attribute)
-    except (Exception, SystemExit) as error:
-        raise InputError(
-            f"{field}: {shown(name)} cannot be imported ({type(error).__name__}: {one_line(error)}); "
-            f"put {one_line(module, 80)}.py beside the spec, in the working directory or on PYTHONPATH"
-        ) from error
+    return GeneratingFunction(label or name, f"{name}({arguments})", source, entries, symmetric=False, order=order)
 
 
 def _unknown(name: str) -> InputError:
@@ -361,14 +407,17 @@ def _unknown(name: str) -> InputError:
 
 
 def _parameters(name: str, text: str) -> dict[str, int | float]:
-    """Read ``scale=2,offset=0.5``."""
+    """Read ``scale=2,offset=0.5,even=true``."""
     found: dict[str, int | float] = {}
     for item in text.split(","):
         match = _PARAMETER.fullmatch(item)
         if match is None or match["key"] in found or len(item) > _MOST_CHARACTERS:
-            raise InputError(f"function: {shown(name)} cannot be read at {shown(item)}; write name(key=number)")
+            raise InputError(
+                f"function: {shown(name)} cannot be read at {shown(item)}; write name(key=number), or true or false"
+            )
         value = match["value"]
-        found[match["key"]] = int(value) if value.lstrip("-+").isdecimal() else float(value)
+        number = int if value.lstrip("-+").isdecimal() else float
+        found[match["key"]] = value == "true" if value in ("true", "false") else number(value)
     return found
 
 

@@ -16,11 +16,13 @@ from pipeline.experiment import Case, Experiment, Label
 from pipeline.experiments import get_experiment
 from pipeline.figure import Figure
 from pipeline.files import sha256_of
+from pipeline.own_code import code_digest
 from pipeline.ranges import Range, RealRange
 from pipeline.spec import complete_figures, declared_figures, validate
 from pipeline.spec_text import MAX_SPEC_CHARACTERS, parse_yaml, read_text
 
 __all__ = [
+    "CODE",
     "MAX_CELLS",
     "MAX_SPEC_CHARACTERS",
     "Labels",
@@ -34,6 +36,8 @@ __all__ = [
     "positions",
 ]
 
+CODE = "code"
+"""Key of a digest of code among the settings that a store records."""
 MAX_CELLS = 20_000_000
 _MAX_EVALUATED = 5 * MAX_CELLS
 
@@ -59,6 +63,8 @@ class Sweep:
         Those that it declares, complete.
     text : str
         The specification as it was written.
+    notes : tuple of str
+        What is to be known before it runs, a line each.
     """
 
     name: str
@@ -68,6 +74,7 @@ class Sweep:
     wanted: Mask
     figures: tuple[Figure, ...]
     text: str
+    notes: tuple[str, ...] = ()
 
     @property
     def files(self) -> Mapping[str, str]:
@@ -76,10 +83,25 @@ class Sweep:
         return files
 
     @cached_property
+    def code(self) -> Mapping[str, str]:
+        """Digest of each function or experiment of a user's own, by ``module:name``, as this process imported it."""
+        axes = [axis.name for axis in self.experiment.axes if axis.imports]
+        names = [label for axis in axes for label in map(str, self.labels[axis]) if label not in self.files]
+        own = {name.partition("(")[0] for name in (self.experiment.name, *names) if ":" in name}
+        return {name: code_digest(name) for name in sorted(own)}
+
+    @cached_property
     def used_settings(self) -> dict[str, dict[str, object]]:
-        """The groups of settings that influence the values of this sweep; a file's digest is one of its own."""
+        """The groups of settings that influence the values of this sweep; a digest of a file or code is one of its own.
+
+        Raises
+        ------
+        InputError
+            If a file cannot be read, or it cannot be told what code was imported.
+        """
         groups = sorted(self.experiment.settings_used(self.labels))
-        digests = {name: {"sha256": digest} for name, digest in self.digests.items()}
+        digests: dict[str, dict[str, object]] = {name: {"sha256": each} for name, each in self.digests.items()}
+        digests |= {name: {CODE: digest} for name, digest in self.code.items()}
         return {group: getattr(self.settings, group).model_dump() for group in groups} | digests
 
     @cached_property
@@ -148,15 +170,36 @@ def parse_sweep(text: str, *, allow_code: bool = False, folder: Path = Path()) -
     """
     document = parse_yaml(text)
     experiment = get_experiment(document.get("experiment", "approximation"), allow_code=allow_code)
-    spec, settings = validate(document, experiment, allow_code=allow_code, folder=folder)
-    labels, wanted = _grid(spec.grid, experiment, settings)
-    figures = complete_figures(spec.figures, experiment)
+    spec, settings, places = validate(document, experiment, allow_code=allow_code, folder=folder)
+    labels, wanted = _grid(spec.grid, experiment, settings, places or range(len(spec.grid)))
+    figures = complete_figures(spec.figures, experiment, [axis for axis in labels if len(labels[axis]) == 1])
     _check_figures(figures, experiment, labels, wanted)
-    return Sweep(spec.name, experiment, settings, labels, wanted, figures, text)
+    return Sweep(
+        spec.name, experiment, settings, labels, wanted, figures, text, _shortened(document, spec.grid, places)
+    )
 
 
-def _grid(blocks: Sequence[Any], experiment: Experiment, settings: BaseModel) -> tuple[Labels, Mask]:
-    """Unite the blocks: the labels of the box that holds them all, and which of its cells are wanted."""
+def _shortened(document: Mapping[object, Any], blocks: Sequence[Any], places: Sequence[int]) -> tuple[str, ...]:
+    """What is to be known of ranges with fewer labels than their count, because some are rounded to the same one."""
+    notes: dict[str, None] = {}
+    for block, place in zip(blocks, places or range(len(blocks)), strict=True):
+        for key, value in document["grid"][place].items():
+            labels = getattr(block, str(key), None)
+            count = value.get("count") if isinstance(value, dict) else None
+            if type(count) is int and isinstance(labels, tuple) and len(labels) < count:
+                written = one_line(", ".join(f"{part}: {each}" for part, each in value.items()), 100)
+                told = f"grid[{place}].{key}: {{{written}}} gives {len(labels)} labels, not {count}"
+                notes[f"{told}: some are rounded to the same one; widen the range, or list the labels"] = None
+    return tuple(notes)
+
+
+def _grid(
+    blocks: Sequence[Any], experiment: Experiment, settings: BaseModel, places: Sequence[int]
+) -> tuple[Labels, Mask]:
+    """Unite the blocks: the labels of the box that holds them all, and which of its cells are wanted.
+
+    `places` has the number of each block as it was written.
+    """
     labels: Labels = {}
     for axis in experiment.axes:
         united = dict.fromkeys(label for block in blocks for label in getattr(block, axis.key))
@@ -169,16 +212,19 @@ def _grid(blocks: Sequence[Any], experiment: Experiment, settings: BaseModel) ->
     if evaluated > _MAX_EVALUATED:
         raise InputError(f"grid: its blocks have {evaluated} cells, over {_MAX_EVALUATED}; join those that overlap")
     wanted = np.zeros([len(values) for values in labels.values()], dtype=bool)
-    for position, block in enumerate(blocks):
+    met: dict[int, bool] = {}
+    for position, block in zip(places, blocks, strict=True):
         chosen = {axis.name: getattr(block, axis.key) for axis in experiment.axes}
         columns = _columns(chosen)
         shape = [len(values) for values in chosen.values()]
         cells = np.broadcast_to(True if block.where is None else block.where(columns), shape)
-        if not cells.any():
-            raise InputError(f"grid[{position}].where: {shown(block.where.text)} leaves no cell; loosen it")
+        met[position] = met.get(position, False) or bool(cells.any())
         _check_constraints(experiment, settings, columns, cells, f"grid[{position}]")
         where = np.ix_(*(positions(labels[axis], values) for axis, values in chosen.items()))
         wanted[where] |= cells
+    for position, block in zip(places, blocks, strict=True):
+        if not met[position]:
+            raise InputError(f"grid[{position}].where: {shown(block.where.text)} leaves no cell; loosen it")
     return labels, wanted
 
 
@@ -210,10 +256,12 @@ def _check_figures(figures: Sequence[Figure], experiment: Experiment, labels: La
     if (evaluated := wanted.size * sum(bool(figure.where) for figure in figures)) > _MAX_EVALUATED:
         raise InputError(f"figures: where is evaluated on {evaluated} cells, over {_MAX_EVALUATED}; declare fewer")
     for position, figure in enumerate(figures):
-        for axis, label in figure.at.items():
+        held = [("at", axis, label) for axis, label in figure.at.items()]
+        drawn_only = [("only", axis, label) for axis, chosen in figure.only.items() for label in chosen]
+        for key, axis, label in held + drawn_only:
             if label not in labels[axis]:
                 have = one_line(", ".join(map(str, labels[axis])), 80)
-                raise InputError(f"figures[{position}].at.{axis}: {shown(label)} is not in the grid; it has {have}")
+                raise InputError(f"figures[{position}].{key}.{axis}: {shown(label)} is not in the grid; it has {have}")
         if predicate := figure.predicate(experiment):
             drawn = wanted & predicate(_columns(labels))
             _check_where(figure, experiment, labels, drawn, f"figures[{position}].where: {shown(figure.where)} leaves")
@@ -224,8 +272,8 @@ def _check_where(figure: Figure, experiment: Experiment, labels: Labels, drawn: 
     if not drawn.any():
         raise InputError(f"{leaves} no cell; loosen it")
     axes = list(labels)
-    for axis, label in figure.at.items():
-        drawn = drawn.take([labels[axis].index(label)], axis=axes.index(axis))
+    for axis, chosen in (figure.only | {axis: [label] for axis, label in figure.at.items()}).items():
+        drawn = drawn.take([labels[axis].index(label) for label in chosen], axis=axes.index(axis))
     trials = tuple(position for position, axis in enumerate(experiment.axes) if axis.key == "seeds")
     drawn = np.any(drawn, axis=trials, keepdims=True)
     for axis in figure.followers(experiment):

@@ -9,6 +9,7 @@ import numpy as np
 import scipy.special
 
 from pipeline import checked
+from pipeline.arithmetic import own_state
 from pipeline.arrays import FloatArray
 from pipeline.checked import Numbers
 from pipeline.errors import InputError, shown
@@ -48,6 +49,7 @@ class Growth:
         object.__setattr__(self, "order", checked.one_number("order", self.order))
 
 
+@own_state()
 def constants(name: str, theorem: Theorem, m: Numbers = 1, domain: Domain = "ball", terms: int = 1) -> Growth | None:
     """C and M of a built-in function for a theorem of Budzinskiy; None where it has none.
 

@@ -15,12 +15,16 @@ _MAX_EXACT = 2**53  # integers up to here are numbers of double precision
 _WANTED = {
     int: "an integer; write it in digits, such as 1000",
     float: "a number; write it as 0.01 or 1e20",
-    str: "a text; write a name",
+    str: "a text; write a name, and quote it if it looks like a number",
 }
 
 
 class Fixed(tuple[Label, ...]):
     """Labels that a file fixes, which are not checked as those that a user writes."""
+
+
+class Taken:
+    """What stands in a list for a file that became a block of its own."""
 
 
 def expand(axis: Axis, value: object, *, allow_code: bool) -> tuple[Label, ...]:
@@ -45,9 +49,11 @@ def expand(axis: Axis, value: object, *, allow_code: bool) -> tuple[Label, ...]:
     if not 0 < len(written) <= MAX_LABELS:
         problem = "is empty; give at least one label" if not written else f"has more than {MAX_LABELS} labels"
         raise ValueError(f"the list {problem}")
-    labels = [_label(axis, label, f"item {position}: ") for position, label in enumerate(written)]
-    for position, label in enumerate(labels):
-        _check_label(axis, label, f"item {position}: ", allow_code)
+    labels = []
+    for position, each in enumerate(written):
+        if not isinstance(each, Taken):
+            labels.append(_label(axis, each, f"item {position}: "))
+            _check_label(axis, labels[-1], f"item {position}: ", allow_code)
     if len(set(labels)) < len(labels):
         twice = Counter(labels).most_common(1)[0][0]
         raise ValueError(f"{twice!r} is listed twice; name each label once")
@@ -74,7 +80,7 @@ def _written(axis: Axis, value: object) -> list[Any]:
 
 def _range_labels(axis: Axis, value: dict[object, object]) -> list[Any]:
     if axis.files:
-        raise ValueError(f"{shown(value)} will not do; list the labels, or write {{file: data.npy}}, one file a block")
+        raise ValueError(f"{shown(value)} will not do; list the labels, or write {{file: data.npy}}, or a list of both")
     if axis.kind is str:
         raise ValueError(f"{shown(value)} is a range, which is for numbers; list the labels")
     kind = Range if axis.kind is int else RealRange
@@ -100,9 +106,7 @@ def _label(axis: Axis, label: Any, place: str) -> Any:
 
 def _check_label(axis: Axis, label: object, place: str, allow_code: bool) -> None:
     if axis.files and isinstance(label, dict):
-        raise ValueError(
-            f"{place}{shown(label)} stands in a list; write {axis.key}: {{file: data.npy}}, one file a block"
-        )
+        raise ValueError(f"{place}{shown(label)} is neither {{file: data.npy}} nor {{name: gaussian, scale: 2}}")
     if type(label) is not axis.kind:
         raise ValueError(f"{place}{shown(label)} is not {_WANTED[axis.kind]}")
     if isinstance(label, int) and not axis.least <= label <= MAX_INTEGER:

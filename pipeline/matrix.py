@@ -6,17 +6,18 @@ import numpy as np
 
 from pipeline.arrays import FloatArray
 from pipeline.errors import InputError
-from pipeline.functions import GeneratingFunction, get_function
+from pipeline.functions import FunctionLike, as_function
 from pipeline.sampling import SampledPoints, Sampling
 from pipeline.tensor import FunctionTensor, TensorRecipe, sample_points
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class FunctionMatrix(FunctionTensor):
     """The n × n matrix of a generating function on sampled points.
 
-    Entries are computed when asked for. An entry has the same value whatever block it is asked for in, and the
-    matrix of a symmetric draw is exactly symmetric for the built-in functions.
+    Entries are computed when asked for. For the built-in functions an entry has the same value whatever block it is
+    asked for in and however many threads there are, and the matrix of a symmetric draw is exactly symmetric. For a
+    user's own function that is as this function makes it.
 
     Attributes
     ----------
@@ -59,13 +60,6 @@ class FunctionMatrix(FunctionTensor):
         """
         return super().block(rows, cols)
 
-    def _tile(self, index: tuple[int, ...]) -> FloatArray:
-        """Tile (i, j); below the diagonal of a symmetric draw the transpose of its mirror image."""
-        i, j = index
-        if self.points[0] is self.points[1] and i > j and self.function.symmetric:
-            return super()._tile((j, i)).T
-        return super()._tile(index)
-
 
 def _held(points: FloatArray | SampledPoints) -> FloatArray:
     return points if isinstance(points, np.ndarray) else points[:]
@@ -80,15 +74,14 @@ class MatrixRecipe(TensorRecipe):
         return function_matrix(self.function, self.sampling, self.m, self.n, self.seed)
 
 
-def function_matrix(
-    function: str | GeneratingFunction, sampling: str | Sampling, m: int, n: int, seed: int = 0
-) -> FunctionMatrix:
+def function_matrix(function: FunctionLike, sampling: str | Sampling, m: int, n: int, seed: int = 0) -> FunctionMatrix:
     """Make the function-generated matrix of a sampled dataset.
 
     Parameters
     ----------
-    function : str or GeneratingFunction
-        A built-in name or ``module:name``.
+    function : str, mapping, callable or GeneratingFunction
+        A built-in name or ``module:name``; with parameters ``{"name": "gaussian", "scale": 2}``; or a function of row
+        points, shape (n, m), and column points, shape (n, m), that returns the entries, shape (n, n).
     sampling : str or Sampling
         A sampling scheme, such as ``"ball-independent"``.
     m : int
@@ -112,8 +105,10 @@ def function_matrix(
     >>> F = function_matrix("exponential", "ball-symmetric", m=10, n=500, seed=0)
     >>> F.shape, float(F.block(slice(0, 1), slice(0, 1))[0, 0])
     ((500, 500), 1.0)
+    >>> function_matrix(lambda X, Y: 1 / (1 + X @ Y.T), "ball-independent", m=10, n=500)
+    FunctionMatrix(<lambda>, 500 × 500, m = 10)
     """
-    function = get_function(function) if isinstance(function, str) else function
+    function = as_function(function)
     if function.order != 2:
         raise InputError(f"function: {function.name} makes tensors of order {function.order}; use function_tensor")
     return FunctionMatrix(function, sample_points(sampling, m, n, seed, 2))

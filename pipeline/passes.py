@@ -15,6 +15,7 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from pipeline.arithmetic import own_state
 from pipeline.arrays import BlockMatrix, FloatArray, Matrix, RealArray, divided, entries_of
 from pipeline.kept import ScaledMatrix
 
@@ -189,6 +190,7 @@ class LocalPasses:
         """Make one pass."""
         matrix = Transposed(self.matrix) if transposed else self.matrix
 
+        @own_state()  # threads of a pool begin with NumPy's defaults
         def work(rows: slice) -> Piece:
             return kernel(matrix, rows, tuple(shared), tuple(each[rows] for each in by_rows))
 
@@ -293,6 +295,20 @@ def largest_residual(
     return Piece(no_columns(rows), largest=float(np.max(found)))
 
 
+def largest_residual_and_entry(
+    matrix: Matrix, rows: slice, shared: tuple[FloatArray, ...], by_rows: tuple[FloatArray, ...]
+) -> Piece:
+    """Kernel of max |F − left @ right.T|, and in rows of max |F|: both in one pass, because entries may be dear."""
+    (right,), (left,) = shared, by_rows
+    found, norms = [], np.zeros((rows.stop - rows.start, 1))
+    for within, cols, entries in tiles(matrix, rows):
+        norms[within] = np.maximum(norms[within], _max_abs(entries))
+        residual = left[within] @ right[cols].T
+        residual -= entries
+        found.append(_max_abs(residual))
+    return Piece(norms, largest=float(np.max(found)))
+
+
 def largest_asymmetry(
     matrix: Matrix, rows: slice, shared: tuple[RealArray, ...], by_rows: tuple[RealArray, ...]
 ) -> Piece:
@@ -329,6 +345,12 @@ def max_error(matrix: Matrix | Passes, left: FloatArray, right: FloatArray) -> f
     right : ndarray of shape (n2, r)
     """
     return as_passes(matrix).run(largest_residual, [right], [left]).largest
+
+
+def max_error_and_norm(matrix: Matrix | Passes, left: FloatArray, right: FloatArray) -> tuple[float, float]:
+    """Return max |F − left @ right.T|, as `max_error` does, and max |F|."""
+    piece = as_passes(matrix).run(largest_residual_and_entry, [right], [left])
+    return piece.largest, float(piece.rows.max())
 
 
 def no_columns(rows: slice) -> FloatArray:

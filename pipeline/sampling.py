@@ -13,7 +13,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from pipeline.arrays import FloatArray
-from pipeline.errors import InputError
+from pipeline.errors import InputError, shown
 
 HELD_BYTES = 64 * 2**20  # of the points of one side that are held at a time
 CHUNK_ROWS = 256  # part of the definition of the points: changing it changes every draw
@@ -148,7 +148,7 @@ SAMPLINGS: dict[str, Sampling] = {
 }
 
 
-def get_sampling(name: str) -> Sampling:
+def get_sampling(name: object) -> Sampling:
     """Look a sampling scheme up by name.
 
     Raises
@@ -156,6 +156,6 @@ def get_sampling(name: str) -> Sampling:
     InputError
         If there is no such scheme.
     """
-    if name not in SAMPLINGS:
-        raise InputError(f"sampling: {name!r} is not known; use one of {', '.join(SAMPLINGS)}")
+    if not isinstance(name, str) or name not in SAMPLINGS:
+        raise InputError(f"sampling: {shown(name)} is not known; use one of {', '.join(SAMPLINGS)}")
     return SAMPLINGS[name]

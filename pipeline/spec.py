@@ -2,7 +2,7 @@
 
 import posixpath
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,7 +13,7 @@ from pipeline.errors import InputError, shown
 from pipeline.experiment import Experiment
 from pipeline.figure import Figure
 from pipeline.files import find_file
-from pipeline.labels import Fixed, expand
+from pipeline.labels import Fixed, Taken, expand
 from pipeline.predicates import Predicate
 from pipeline.ranges import MAX_LABELS
 from pipeline.spec_text import parse_yaml
@@ -26,8 +26,10 @@ SpecName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 
 def validate(
     document: dict[object, object], experiment: Experiment, *, allow_code: bool, folder: Path
-) -> tuple[Any, BaseModel]:
+) -> tuple[Any, BaseModel, list[int]]:
     """Validate a specification as it was parsed; in its blocks, files are replaced by their labels.
+
+    A block with several files, or with files beside functions, becomes several: each file has axes of its own.
 
     Parameters
     ----------
@@ -45,6 +47,8 @@ def validate(
         With `name`, `figures` and the blocks `grid`, each with the labels of every axis under its key and `where`.
     settings : pydantic model
         All settings of the experiment, defaults filled in, and the paths of files by label.
+    places : list of int
+        Which block, as it was written, each of those in `grid` is or is a part of.
 
     Raises
     ------
@@ -52,13 +56,13 @@ def validate(
         If it is not valid; the message names the field, the value and the remedy.
     """
     _check_label_count(document.get("grid"))
-    files = _take_files(document, experiment, folder)
+    document, files, places = _take_files(document, experiment, folder)
     model = _spec_model(experiment, allow_code=allow_code)
     try:
         spec: Any = model.model_validate(document)
     except ValidationError as error:
-        raise InputError(explain(error, model)) from error
-    return spec, spec.settings.model_copy(update={"files": files}) if files else spec.settings
+        raise InputError(explain(error, model, places)) from error
+    return spec, spec.settings.model_copy(update={"files": files}) if files else spec.settings, places
 
 
 def _spec_model(experiment: Experiment, *, allow_code: bool) -> type[BaseModel]:
@@ -106,32 +110,67 @@ def _check_label_count(blocks: object) -> None:
         raise InputError(f"grid: its blocks have {total} labels, over {_MAX_ALL_LABELS}; join those that overlap")
 
 
-def _take_files(document: Mapping[object, object], experiment: Experiment, folder: Path) -> dict[str, str]:
-    """Replace ``{file: name}`` in blocks by its label and the labels that the file fixes; returns paths by label."""
+def _take_files(
+    document: dict[object, object], experiment: Experiment, folder: Path
+) -> tuple[dict[object, object], dict[str, str], list[int]]:
+    """Replace ``{file: name}`` in blocks by its label and the labels that the file fixes.
+
+    Returns the document, the paths of files by label, and for each block which of the written ones it is part of.
+    """
     settings, blocks = document.get("settings"), document.get("grid")
     if isinstance(settings, dict) and "files" in settings:
         raise InputError("settings.files: is not a known key; name a file in the grid, as function: {file: data.npy}")
-    files: dict[str, str] = {}
-    keys = {axis.name: axis.key for axis in experiment.axes}
     takes = next((axis.key for axis in experiment.axes if axis.files), None)
-    for position, block in enumerate(blocks if isinstance(blocks, list) else []):
-        if not isinstance(block, dict) or not isinstance(named := block.get(takes), dict) or set(named) != {"file"}:
-            continue
-        place, name = f"grid[{position}]", named["file"]
-        if not isinstance(name, str) or not name:
-            raise InputError(f"{place}.{takes}.file: {shown(name)} is not a text; name a .npy file or a .zarr folder")
-        name = posixpath.normpath(name)
-        try:
-            files[name] = find_file(name, folder)
-            fixed = experiment.labels_of_file(files[name])
-        except InputError as error:
-            raise InputError(f"{place}.{takes}.{error}") from error
-        for axis, label in fixed.items():
-            if keys[axis] in block:
-                raise InputError(f"{place}.{keys[axis]}: is fixed by {takes}: {{file: {name}}}; leave it out")
-            block[keys[axis]] = Fixed([label])
-        block[takes] = Fixed([name])
-    return files
+    if takes is None or not isinstance(blocks, list):
+        return document, {}, []
+    files: dict[str, str] = {}
+    parts: list[object] = []
+    places: list[int] = []
+    for position, block in enumerate(blocks):
+        found = _parts(block, takes, f"grid[{position}]", experiment, folder, files)
+        parts += found
+        places += [position] * len(found)
+    return document | {"grid": parts}, files, places
+
+
+def _parts(
+    block: Any, takes: str, place: str, experiment: Experiment, folder: Path, files: dict[str, str]
+) -> list[object]:
+    """A block without files, if anything else is in its list, and a block for each of its files, added to `files`."""
+    listed = block.get(takes) if isinstance(block, dict) else None
+    entries: list[Any] = listed if isinstance(listed, list) else [listed]
+    named = [position for position, each in enumerate(entries) if isinstance(each, dict) and set(each) == {"file"}]
+    if not named:
+        return [block]
+    alone = len(named) == len(entries)
+    parts: list[object] = (
+        [] if alone else [block | {takes: [Taken() if i in named else e for i, e in enumerate(entries)]}]
+    )
+    seen: set[str] = set()
+    for position in named:
+        here = f"{place}.{takes}" if listed is not entries else f"{place}.{takes}[{position}]"
+        name, path, fixed = _file(entries[position]["file"], here, experiment, folder)
+        if name in seen:
+            raise InputError(f"{place}.{takes}: {name!r} is listed twice; name each file once")
+        if alone and (given := next((key for key in fixed if key in block), None)):
+            raise InputError(f"{place}.{given}: is fixed by {takes}: {{file: {name}}}; leave it out")
+        seen.add(name)
+        files[name] = path
+        parts.append(block | fixed | {takes: Fixed([name])})
+    return parts
+
+
+def _file(name: object, place: str, experiment: Experiment, folder: Path) -> tuple[str, str, dict[str, Fixed]]:
+    """Label and path of a file, and the labels that it fixes by key."""
+    if not isinstance(name, str) or not name:
+        raise InputError(f"{place}.file: {shown(name)} is not a text; name a .npy file or a .zarr folder")
+    name = posixpath.normpath(name)
+    keys = {axis.name: axis.key for axis in experiment.axes}
+    try:
+        path = find_file(name, folder)
+        return name, path, {keys[axis]: Fixed([label]) for axis, label in experiment.labels_of_file(path).items()}
+    except InputError as error:
+        raise InputError(f"{place}.{error}") from error
 
 
 class _Declared(BaseModel):
@@ -140,7 +179,7 @@ class _Declared(BaseModel):
     figures: list[Figure] = []
 
 
-def declared_figures(text: str, experiment: Experiment) -> tuple[Figure, ...]:
+def declared_figures(text: str, experiment: Experiment, unnamed: Collection[str] = ()) -> tuple[Figure, ...]:
     """The figures that a specification declares, whose sweep was checked when it ran.
 
     Raises
@@ -149,13 +188,15 @@ def declared_figures(text: str, experiment: Experiment) -> tuple[Figure, ...]:
         If they are not valid.
     """
     try:
-        declared = _Declared.model_validate(parse_yaml(text))
+        declared = _Declared.model_validate(parse_yaml(text, checked=False))  # a store's, which may be old
     except ValidationError as error:
         raise InputError(explain(error, _Declared)) from error
-    return complete_figures(declared.figures, experiment)
+    return complete_figures(declared.figures, experiment, unnamed)
 
 
-def complete_figures(figures: Sequence[Figure], experiment: Experiment) -> tuple[Figure, ...]:
+def complete_figures(
+    figures: Sequence[Figure], experiment: Experiment, unnamed: Collection[str] = ()
+) -> tuple[Figure, ...]:
     """The figures with everything said that may be left out; InputError if one will not do, or two have one name."""
     names = Counter(figure.name for figure in figures)
     if names and names.most_common(1)[0][1] > 1:
@@ -163,7 +204,7 @@ def complete_figures(figures: Sequence[Figure], experiment: Experiment) -> tuple
     found = []
     for position, figure in enumerate(figures):
         try:
-            found.append(figure.complete(experiment))
+            found.append(figure.complete(experiment, unnamed))
         except InputError as error:
             raise InputError(f"figures[{position}].{error}") from error
     return tuple(found)

@@ -1,6 +1,11 @@
-"""The text of a specification: a file read and YAML parsed, both at bounded cost."""
+"""The text of a specification: a file read and YAML parsed, both at bounded cost.
+
+Scalars are those of YAML 1.2's core schema. Values that YAML 1.1 reads as something else, such as 0100 (64) or on
+(true), are refused: nobody can tell which of the two was meant.
+"""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import yaml
@@ -33,33 +38,97 @@ def read_text(path: Path) -> str:
         raise InputError(f"is not UTF-8 text ({error.reason}); name a YAML file") from error
 
 
-def parse_yaml(text: str) -> dict[object, object]:
+def parse_yaml(text: str, *, checked: bool = True) -> dict[object, object]:
     """Parse a mapping.
+
+    Parameters
+    ----------
+    text : str
+    checked : bool
+        Whether to refuse values that YAML 1.1 reads in another way; if not, they are text.
 
     Raises
     ------
     InputError
         If the text is too long, or not YAML, or anything but a mapping; the message names the place.
     """
-    if len(text) > MAX_SPEC_CHARACTERS:
-        raise InputError(_TOO_LONG)
-    try:
-        document = yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506 (a SafeLoader)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        place = f"line {mark.line + 1}, column {mark.column + 1}" if mark else "the text"
-        raise InputError(f"{place}: {one_line(error.problem)}; the spec must be valid YAML") from error
-    except Exception as error:  # tags such as !!bool and !!timestamp raise what they like
-        raise InputError(f"not valid YAML ({one_line(error)})") from error
+    document = load_yaml(text, "the spec", checked=checked)
     if not isinstance(document, dict):
         kind = "empty" if document is None else f"a {type(document).__name__}"
         raise InputError(f"the spec is {kind}; give a mapping with the keys name, experiment and grid")
     return document
 
 
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """Safe YAML that refuses a key given twice in one mapping, and what makes a short text cost much."""
+def load_yaml(text: str, what: str, *, checked: bool = True) -> object:
+    """Parse YAML of any kind; `what` names it in messages, the rest is as `parse_yaml` has it."""
+    if len(text) > MAX_SPEC_CHARACTERS:
+        raise InputError(_TOO_LONG)
+    try:
+        return _parsed(text, checked=checked)
+    except InputError:
+        raise
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        place = f"line {mark.line + 1}, column {mark.column + 1}" if mark else "the text"
+        raise InputError(f"{place}: {one_line(error.problem)}; {what} must be valid YAML") from error
+    except Exception as error:  # characters that YAML has not, brackets nested too deeply
+        raise InputError(f"not valid YAML ({one_line(error)})") from error
 
+
+def _parsed(text: str, *, checked: bool) -> object:
+    loader = _Loader(text)
+    root = loader.get_single_node()
+    for path, value in _ambiguous(root) if checked and root else ():
+        raise InputError(
+            f"{path}: {one_line(value, 40)} means one thing in YAML 1.1 and another in 1.2; write a number in plain "
+            "digits, a truth value as true or false, or quote it if it is a text"
+        )
+    return loader.construct_document(root) if root else None
+
+
+def _ambiguous(root: yaml.Node) -> Iterator[tuple[str, str]]:
+    """Path and spelling of each value, keys aside, whose meaning depends on the version of YAML."""
+    seen: set[int] = set()
+    waiting: list[tuple[yaml.Node, tuple[object, ...]]] = [(root, ())]
+    while waiting:
+        node, path = waiting.pop()
+        if id(node) in seen:  # by another alias
+            continue
+        seen.add(id(node))
+        if isinstance(node, yaml.SequenceNode):
+            waiting += [(each, (*path, position)) for position, each in enumerate(node.value)][::-1]
+        elif isinstance(node, yaml.MappingNode):
+            waiting += [(each, (*path, key.value)) for key, each in node.value][::-1]
+        elif node.tag == _AMBIGUOUS:
+            parts = (f"[{part}]" if isinstance(part, int) else f".{one_line(part, 80)}" for part in path)
+            yield "".join(parts).lstrip(".") or "the text", node.value
+
+
+_TAG = "tag:yaml.org,2002:"
+_AMBIGUOUS = f"{_TAG}ambiguous"
+_YAML_1_1 = (
+    r"yes|Yes|YES|no|No|NO|on|On|ON|off|Off|OFF"
+    r"|[-+]?0[0-9_]+|[-+]?0b[01_]+"  # to the bases 8 and 2
+    r"|[-+]?[1-9][0-9_]*(:[0-5]?[0-9])+|[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+\.[0-9_]*"  # to the base 60
+    r"|(?=[^_]*_)[-+]?(0x[0-9a-fA-F_]+|\.?[0-9][0-9_]*(\.[0-9_]*)?([eE][-+]?[0-9]+)?)"
+    r"|[0-9]{4}-[0-9]{2}-[0-9]{2}|[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}([Tt]|[ \t]+)[0-9]{1,2}:.*"
+)
+_SCALARS = {  # in the order in which they are tried; whatever none of them matches is a text
+    "ambiguous": _YAML_1_1,
+    "null": "~|null|Null|NULL|",
+    "bool": "true|True|TRUE|false|False|FALSE",
+    "int": "[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+",
+    "float": r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+    "merge": "<<",
+}
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML of the core schema that refuses a key given twice, and what makes a short text cost much."""
+
+    yaml_implicit_resolvers: dict[str | None, list[tuple[str, re.Pattern[str]]]] = {  # noqa: RUF012 (as PyYAML wants it)
+        None: [(_TAG + kind, re.compile(f"({pattern})\\Z")) for kind, pattern in _SCALARS.items()]
+    }
     _merged = 0
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
@@ -69,15 +138,22 @@ class _UniqueKeyLoader(yaml.SafeLoader):
         if self._merged > _MAX_MERGED:
             raise yaml.constructor.ConstructorError(None, None, "too many merged keys", node.start_mark)
 
-    def number(self, node: yaml.ScalarNode) -> object:
-        """Read a number of bounded length: long ones in base 60 take a time that is its square."""
-        if len(node.value) > _MAX_DIGITS:
-            raise yaml.constructor.ConstructorError(None, None, "a number is too long", node.start_mark)
-        integer = node.tag == "tag:yaml.org,2002:int"
-        return self.construct_yaml_int(node) if integer else self.construct_yaml_float(node)
+    def scalar(self, node: yaml.ScalarNode) -> object:
+        """Read a scalar that has its kind by its spelling, or by a tag such as ``!!int``."""
+        text, kind = str(self.construct_scalar(node)), node.tag.removeprefix(_TAG)
+        problem = (
+            "a number is too long" if len(text) > _MAX_DIGITS else f"{one_line(text, 40)} is no {kind} of YAML 1.2"
+        )
+        if len(text) > _MAX_DIGITS or not re.fullmatch(_SCALARS[kind], text):
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+        if kind == "int":
+            return int(text, 0 if text[:2] in ("0x", "0o") else 10)
+        if kind == "float":
+            return float(re.sub(r"\.(?=[inIN])", "", text))  # .inf and .nan
+        return {"null": None, "bool": text.lower() == "true"}.get(kind, text)
 
 
-def _unique_mapping(loader: _UniqueKeyLoader, node: yaml.MappingNode) -> dict[object, object]:
+def _unique_mapping(loader: _Loader, node: yaml.MappingNode) -> dict[object, object]:
     seen: set[object] = set()
     for key_node, _ in node.value:
         if not isinstance(key_node, yaml.ScalarNode):
@@ -89,9 +165,6 @@ def _unique_mapping(loader: _UniqueKeyLoader, node: yaml.MappingNode) -> dict[ob
     return loader.construct_mapping(node, deep=True)
 
 
-_UniqueKeyLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique_mapping)
-for _tag in ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float"):
-    _UniqueKeyLoader.add_constructor(_tag, _UniqueKeyLoader.number)
-_UniqueKeyLoader.add_implicit_resolver(  # 1e-4, a text in YAML 1.1
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
+_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique_mapping)
+for _kind in _SCALARS:
+    _Loader.add_constructor(_TAG + _kind, _Loader.scalar)

@@ -1,7 +1,7 @@
 """Truncated singular value decompositions: LAPACK's, and a blocked randomized one for large matrices."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Annotated, Literal
 
@@ -16,6 +16,7 @@ from pipeline.passes import STORED_BYTES, Passes, as_passes, times, times_and_ba
 from pipeline.sampling import stream
 
 _CURVE_TILE = 256
+_HARMLESS = 300  # powers of two up to which a matrix may be multiplied by its transpose over and over
 
 
 class SVDSettings(BaseModel):
@@ -112,13 +113,18 @@ def singular_values(matrix: FloatArray) -> FloatArray:
     -------
     ndarray of shape (min(n1, n2),)
     """
-    scale = math.ldexp(1.0, math.frexp(float(np.abs(matrix).max()))[1] - 1)  # as LAPACK does; exact
+    scale = power_of_two(float(np.abs(matrix).max()))  # as LAPACK does; exact
     matrix /= scale
     for side, values in enumerate((matrix.T, matrix)):
         normal = stream("reflection", side).standard_normal(len(values))
         normal /= np.linalg.norm(normal)
         values -= np.outer(2 * normal, normal @ values)
     return scale * np.asarray(scipy.linalg.svdvals(matrix, overwrite_a=True, check_finite=False))
+
+
+def power_of_two(size: float) -> float:
+    """The largest power of two that is at most a positive number, and neither it nor its inverse out of range."""
+    return math.ldexp(1.0, min(max(math.frexp(size)[1] - 1, -1020), 1020) if math.isfinite(size) else 1020)
 
 
 def orthonormal(columns: RealArray) -> RealArray:
@@ -147,13 +153,20 @@ def randomized_svd(matrix: Matrix | Passes, width: int, power_iterations: int, s
     """
     passes = as_passes(matrix)
     width = min(width, *passes.shape)
+    powers = min(power_iterations, (min(passes.shape) - 1) // width)  # no more than fill the space
     forth = stream("sketch", seed).standard_normal((passes.shape[1], width))
+    found = passes.run(times_and_back if powers else times, [forth])
+    scale = power_of_two(size) if (size := float(np.abs(found.rows).max())) else 1.0
+    if abs(math.log2(scale)) > _HARMLESS:
+        scaled = randomized_svd(passes.scaled(scale, np.float64), width, power_iterations, seed)
+        return replace(scaled, s=scale * scaled.s)
     blocks = []
-    for _ in range(min(power_iterations, (min(passes.shape) - 1) // width)):  # no more than fill the space
-        found = passes.run(times_and_back, [forth])
+    for power in range(powers):
+        if power:
+            found = passes.run(times_and_back, [forth])
         blocks.append(orthonormal(found.rows))
         forth = orthonormal(found.totals[0])
-    blocks.append(orthonormal(passes.run(times, [forth]).rows))
+    blocks.append(orthonormal(passes.run(times, [forth]).rows if powers else found.rows))
     q = orthonormal(np.hstack(blocks))
     del blocks
     projected = lapack_svd(passes.run(times, [q], transposed=True).rows)

@@ -1,17 +1,25 @@
 """Function-generated tensors F[i_1, …, i_d] = f(x_i1, y_i2, …), made in blocks."""
 
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
 from itertools import product
+from typing import TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
-from pipeline.arrays import FloatArray, check_finite
-from pipeline.errors import InputError
-from pipeline.functions import GeneratingFunction, get_function
+from pipeline.arithmetic import own_state
+from pipeline.arrays import BlockArray, FloatArray, check_finite
+from pipeline.blas import one_blas_thread
+from pipeline.errors import InputError, shown
+from pipeline.functions import FunctionLike, GeneratingFunction, as_function
 from pipeline.sampling import HELD_BYTES, SampledPoints, Sampling, get_sampling
 
 _TILES = {2: 256, 3: 64, 4: 32}  # entries are always computed in whole tiles, so a block's size never changes a value
 _SMALLEST_TILE = 16
+_Index: TypeAlias = tuple[int, ...]
 
 
 def tile_side(order: int) -> int:
@@ -19,11 +27,14 @@ def tile_side(order: int) -> int:
     return _TILES.get(order, _SMALLEST_TILE)
 
 
-@dataclass(frozen=True)
-class FunctionTensor:
+@dataclass(frozen=True, repr=False)
+class FunctionTensor(BlockArray):
     """The n × … × n tensor of a generating function on sampled points.
 
-    Entries are computed when asked for. An entry has the same value whatever block it is asked for in.
+    Entries are computed when asked for, in whole tiles by one thread each: an entry of a built-in function has the same
+    value whatever block it is asked for in and however many threads there are, and that of a symmetric function on a
+    symmetric draw is the same in any order of its indices. A user's own function is given the same tiles, of which it
+    may make what it likes.
 
     Attributes
     ----------
@@ -33,18 +44,14 @@ class FunctionTensor:
     """
 
     function: GeneratingFunction
-    points: tuple[FloatArray | SampledPoints, ...] = field(repr=False)
+    points: tuple[FloatArray | SampledPoints, ...]
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Length of each mode."""
         return tuple(map(len, self.points))
 
-    @property
-    def dtype(self) -> np.dtype[np.float64]:
-        """Type of the entries."""
-        return np.dtype(np.float64)
-
+    @own_state()
     def block(self, *ranges: slice) -> FloatArray:
         """Compute the entries of a contiguous range of every mode.
 
@@ -70,29 +77,78 @@ class FunctionTensor:
             raise InputError(f"block: steps {steps}; ask for contiguous ranges (step 1)")
         block = np.empty([max(stop - start, 0) for start, stop, _ in bounds])
         side = tile_side(len(bounds))
-        tiles = [range(start // side, -(-stop // side)) for start, stop, _ in bounds]
-        for index in product(*tiles) if block.size else ():
-            places = [_overlap(i * side, start, stop) for i, (start, stop, _) in zip(index, bounds, strict=True)]
-            part = self._tile(index)[tuple(inside for _, inside in places)]
-            corners = [corner for corner, _ in places]
-            block[tuple(slice(at, at + size) for at, size in zip(corners, part.shape, strict=True))] = part
+        images: dict[_Index, list[_Index]] = {}  # of each tile that has to be computed
+        if block.size:
+            for index in product(*(range(start // side, -(-stop // side)) for start, stop, _ in bounds)):
+                images.setdefault(self._canonical(index), []).append(index)
+
+        def fill(canonical: _Index) -> None:
+            tile = self._tile(canonical)
+            for index in images[canonical]:
+                places = [_overlap(i * side, start, stop) for i, (start, stop, _) in zip(index, bounds, strict=True)]
+                part = tile.transpose(_order_of(index, canonical))[tuple(inside for _, inside in places)]
+                corners = [corner for corner, _ in places]
+                block[tuple(slice(at, at + size) for at, size in zip(corners, part.shape, strict=True))] = part
+
+        with one_blas_thread() as threads:
+            _for_each(fill, images, threads if self.function.built_in else 1)
         check_finite(block, f"function {self.function.name}", [start for start, _, _ in bounds])
         return block
 
-    def to_numpy(self) -> FloatArray:
-        """Compute the whole tensor.
+    def __repr__(self) -> str:
+        sides = " × ".join(map(str, self.shape))
+        return f"{type(self).__name__}({self.function.name}, {sides}, m = {self.points[0].shape[1]})"
 
-        Raises
-        ------
-        InputError
-            If an entry is NaN or infinite.
-        """
-        return self.block(*(slice(None) for _ in self.points))
+    @property
+    def _mirrored(self) -> bool:
+        """Whether the entries are the same in any order of their indices."""
+        return self.function.symmetric and all(each is self.points[0] for each in self.points)
 
-    def _tile(self, index: tuple[int, ...]) -> FloatArray:
+    def _canonical(self, index: _Index) -> _Index:
+        """The tile that has to be computed for one: that with its indices in order, if all orders are the same."""
+        return tuple(sorted(index)) if self._mirrored else index
+
+    def _tile(self, index: _Index) -> FloatArray:
         """The tile with the given index in each mode."""
         side = tile_side(len(index))
-        return self.function(*(x[i * side : (i + 1) * side] for i, x in zip(index, self.points, strict=True)))
+        held: dict[tuple[int, int], FloatArray] = {}  # equal points in one array: how products are made depends on that
+        for i, x in zip(index, self.points, strict=True):
+            held.setdefault((id(x), i), x[i * side : (i + 1) * side])
+        tile = self.function(*(held[id(x), i] for i, x in zip(index, self.points, strict=True)))
+        return _symmetrised(tile, index) if self._mirrored and len(held) < len(index) else tile
+
+
+def _for_each(do: Callable[[_Index], None], indices: Iterable[_Index], threads: int) -> None:
+    """Call a function with each, some at a time."""
+    indices = list(indices)
+    if threads == 1 or len(indices) < 2:
+        for index in indices:
+            do(index)
+        return
+    with ThreadPoolExecutor(min(threads, len(indices))) as pool:
+        for _ in pool.map(do, indices):  # raises what was raised there
+            pass
+
+
+def _order_of(index: _Index, canonical: _Index) -> list[int]:
+    """Axes of the canonical tile in the order that makes them those of another one."""
+    ranks = np.argsort(np.argsort(index, kind="stable"), kind="stable")
+    return list(range(len(index))) if index == canonical else [int(rank) for rank in ranks]
+
+
+def _symmetrised(tile: FloatArray, index: _Index) -> FloatArray:
+    """A tile with the entry whose indices are in order in place of those in any other, among modes of one index."""
+    return tile.ravel().take(_in_order(tile.shape, tuple(map(index.index, index))))
+
+
+@lru_cache(maxsize=16)
+def _in_order(shape: tuple[int, ...], alike: _Index) -> npt.NDArray[np.intp]:
+    """For each entry the place of the one with the same indices in order, among modes that are alike."""
+    places = np.indices(shape, dtype=np.intp)
+    for mode in set(alike):
+        modes = [k for k, other in enumerate(alike) if other == mode]
+        places[modes] = np.sort(places[modes], axis=0)
+    return np.asarray(np.ravel_multi_index(tuple(places), shape))
 
 
 def _overlap(origin: int, start: int, stop: int) -> tuple[int, slice]:
@@ -100,15 +156,14 @@ def _overlap(origin: int, start: int, stop: int) -> tuple[int, slice]:
     return max(origin - start, 0), slice(max(start - origin, 0), stop - origin)
 
 
-def function_tensor(
-    function: str | GeneratingFunction, sampling: str | Sampling, m: int, n: int, seed: int = 0
-) -> FunctionTensor:
+def function_tensor(function: FunctionLike, sampling: str | Sampling, m: int, n: int, seed: int = 0) -> FunctionTensor:
     """Make the function-generated tensor of a sampled dataset; its order is the function's.
 
     Parameters
     ----------
-    function : str or GeneratingFunction
-        A built-in name such as ``"sinh_product"``, or ``module:name``.
+    function : str, mapping, callable or GeneratingFunction
+        A built-in name such as ``"sinh_product"``, or ``module:name``; with parameters ``{"name": …, "scale": 2}``; or
+        a function of d arrays of points, shape (n, m), that returns the entries, shape (n, …, n).
     sampling : str or Sampling
         A sampling scheme, such as ``"ball-independent"``.
     m : int
@@ -133,7 +188,7 @@ def function_tensor(
     >>> F.shape, F.block(slice(3), slice(4), slice(5)).shape
     ((50, 50, 50), (3, 4, 5))
     """
-    function = get_function(function) if isinstance(function, str) else function
+    function = as_function(function)
     return FunctionTensor(function, sample_points(sampling, m, n, seed, function.order))
 
 
@@ -164,8 +219,8 @@ def sample_points(
     """
     for name, value, least in (("m", m, 1), ("n", n, 1), ("seed", seed, 0)):
         if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < least:
-            raise InputError(f"{name}: {value!r} is not an integer of at least {least}")
-    sampling = get_sampling(sampling) if isinstance(sampling, str) else sampling
+            raise InputError(f"{name}: {shown(value)} is not an integer of at least {least}")
+    sampling = sampling if isinstance(sampling, Sampling) else get_sampling(sampling)
     sides = [
         SampledPoints(sampling, side, int(m), int(seed), int(n)) for side in range(1 if sampling.symmetric else order)
     ]

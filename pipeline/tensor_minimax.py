@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import cast
 
 import numpy as np
 
@@ -20,7 +21,9 @@ from pipeline.tensor_train import (
     middle_bond,
     right_interfaces,
     scaled,
+    tt_svd,
     unfolding,
+    whole,
 )
 
 _PROJECTIONS = 60
@@ -109,7 +112,12 @@ class TrainFactorization(Factorization):
 
 
 def minimax_train(
-    tensor: FloatArray, rank: int, settings: MinimaxSettings, truncated: Cores, seed: int = 0
+    tensor: FloatArray,
+    rank: int,
+    settings: MinimaxSettings,
+    truncated: Cores,
+    seed: int = 0,
+    given: Cores | None = None,
 ) -> tuple[Cores, list[float], str]:
     """Search for the tensor train G of TT rank r with the smallest max|F − G|.
 
@@ -128,11 +136,13 @@ def minimax_train(
         Cores of TT-SVD.
     seed : int
         Stream of the random part of the starts.
+    given : tuple of ndarray, optional
+        Cores of TT ranks of at most r to begin from as well.
 
     Returns
     -------
     cores : tuple of ndarray
-        Never worse than TT-SVD, or zero.
+        Never worse than TT-SVD, what was given, or zero.
     history : list of float
         Smallest max error so far after each step, in the units of the tensor.
     stopped : str
@@ -143,16 +153,34 @@ def minimax_train(
     scale = float(max(matrix.max(), -matrix.min()))
     few = APSettings(max_projections=_PROJECTIONS)
     projected, errors, _ = alternating_projections(tensor, rank, few, seed, train=True)
-    start = _start(matrix, scale, projected, tensor.shape)
-    search, history = descend(matrix, scale, [start], settings, seed)
+    starts = [_start(matrix, scale, cores, tensor.shape) for cores in (projected, *_extended(tensor, rank, given))]
+    search, history = descend(matrix, scale, starts, settings, seed)
+    factorization = cast("TrainFactorization", search.factorization)
     x, stopped = search.best.astype(np.float64), search.stopped
     if x.size <= BUDGETS[settings.budget].polished:
-        x, stopped = polish(matrix / scale, start.factorization, x)
-    rivals = [scaled(start.factorization.cores(x), scale), truncated, scaled(truncated, 0.0)]
+        x, stopped = polish(matrix / scale, factorization, x)
+    rivals = [
+        scaled(factorization.cores(x), scale),
+        truncated,
+        scaled(truncated, 0.0),
+        *([given] if given else []),
+    ]
     found = [max_error(matrix, *interfaces(cores, bond)) for cores in rivals]
     error = min(found)
     smallest = np.minimum.accumulate([*errors, *(scale * each for each in history)])
     return rivals[found.index(error)], [*np.maximum(smallest, error).tolist(), error], stopped
+
+
+def _extended(tensor: FloatArray, rank: int, given: Cores | None) -> list[Cores]:
+    """A train that was given, with TT-SVD of its residual for what is missing of the rank; none if it is zero."""
+    if given is None:
+        return []
+    entries = whole(given).reshape(tensor.shape)
+    missing = rank - max(core.shape[2] for core in given)
+    if missing > 0:
+        residual = np.ascontiguousarray(tensor - entries)
+        entries = entries + whole(tt_svd(residual, missing)).reshape(tensor.shape)
+    return [tt_svd(entries, rank)] if entries.any() else []
 
 
 def _start(matrix: FloatArray, scale: float, cores: Cores, shape: tuple[int, ...]) -> Start[TrainFactorization]:

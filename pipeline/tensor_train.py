@@ -59,6 +59,12 @@ def interfaces(cores: Sequence[RealArray], bond: int) -> tuple[RealArray, RealAr
     return left_interfaces(cores[:bond])[-1], right_interfaces(cores[bond:])[0].T
 
 
+def whole(cores: Sequence[RealArray]) -> RealArray:
+    """All entries of the unfolding at the middle bond."""
+    left, right = interfaces(cores, middle_bond(tuple(core.shape[1] for core in cores)))
+    return left @ right.T
+
+
 def random_train(shape: Sequence[int], rank: int, random: np.random.Generator) -> Cores:
     """Gaussian cores with variances 1/r, 1/r², …, 1/r (Budzinskiy, section 7.1)."""
     sizes = [1, *bond_ranks(shape, rank), 1]

@@ -20,6 +20,7 @@ import scipy.optimize
 import scipy.special
 
 from pipeline import checked
+from pipeline.arithmetic import own_state
 from pipeline.arrays import FloatArray
 from pipeline.checked import Numbers
 from pipeline.errors import InputError, shown
@@ -37,6 +38,7 @@ _LARGEST_SIZE = 2.0**1000
 _TINY = float(np.finfo(np.float64).tiny)
 
 
+@own_state()
 def embedding_rank(n1: Numbers, n2: Numbers, epsilon: Numbers) -> FloatArray:
     """Rank ⌈9 log(3 n1 n2)/ε²⌉ for an error of ε max‖a_i‖ max‖b_j‖ of A Bᵀ (Budzinskiy, Theorem 1.3).
 
@@ -64,6 +66,7 @@ def embedding_rank(n1: Numbers, n2: Numbers, epsilon: Numbers) -> FloatArray:
     return _over_square(9 * _logarithm(n1, n2), epsilon)
 
 
+@own_state()
 def embedding_error(n1: Numbers, n2: Numbers, rank: Numbers) -> FloatArray:
     """Least ε for which `embedding_rank` is at most a rank; NaN where there is none below 1.
 
@@ -79,6 +82,7 @@ def _logarithm(n1: Numbers, n2: Numbers) -> FloatArray:
     return logarithm
 
 
+@own_state()
 def kernel_rank(n1: Numbers, n2: Numbers, epsilon: Numbers) -> FloatArray:
     """Rank for an error of ε of a continuous shift-invariant positive-definite kernel with κ(0) = 1, on any points.
 
@@ -87,6 +91,7 @@ def kernel_rank(n1: Numbers, n2: Numbers, epsilon: Numbers) -> FloatArray:
     return embedding_rank(n1, n2, epsilon)
 
 
+@own_state()
 def tensor_embedding_rank(shape: Sequence[Numbers], epsilon: Numbers, constant: Numbers) -> FloatArray:
     """TT rank ⌈c_d log(2e n_1 … n_d)/ε²⌉ for an error of ε ∏_j max‖row of A_j‖ of a CP decomposition.
 
@@ -99,6 +104,7 @@ def tensor_embedding_rank(shape: Sequence[Numbers], epsilon: Numbers, constant: 
     return _over_square(checked.positive("constant", constant) * (math.log(2 * math.e) + sum(sizes)), epsilon)
 
 
+@own_state()
 def spectral_norm_rank(n: Numbers, epsilon: Numbers) -> FloatArray:
     """Rank ⌈72 log(2n + 1)/ε²⌉ for an error of ε‖F‖₂ of any n × n matrix F.
 
@@ -107,6 +113,7 @@ def spectral_norm_rank(n: Numbers, epsilon: Numbers) -> FloatArray:
     return _over_square(72 * np.log1p(2 * checked.whole("n", n)), epsilon)
 
 
+@own_state()
 def analytical_rank(epsilon: Numbers, m: Numbers, growth: Growth) -> FloatArray:
     """Rank (m + ρ − 1 choose m), ρ = ⌈max(log(C/ε), e² m M)⌉, for an error of ε‖f‖ whatever n (Budzinskiy, (1.1)).
 
@@ -133,6 +140,7 @@ def analytical_rank(epsilon: Numbers, m: Numbers, growth: Growth) -> FloatArray:
     return _binomial(m + terms - 1, m)
 
 
+@own_state()
 def taylor_factorization_rank(epsilon: Numbers, m: Numbers, growth: Growth, radius: Numbers = 1.0) -> FloatArray:
     """Rank (K + 1) m^K, K = ⌈max(2e m R M, log₂(C/ε))⌉, for an error of ε‖f‖ in the ball of radius R.
 
@@ -146,6 +154,7 @@ def taylor_factorization_rank(epsilon: Numbers, m: Numbers, growth: Growth, radi
     return rank
 
 
+@own_state()
 def latent_constants(m: Numbers, growth: Growth, radius: Numbers = 1.0) -> tuple[FloatArray, FloatArray]:
     """C_u and C_v, which bound ‖u_i‖²/‖f‖ and ‖v_j‖²/‖f‖ of the Taylor factorization f ≈ u·v in the ball of radius R.
 
@@ -157,6 +166,7 @@ def latent_constants(m: Numbers, growth: Growth, radius: Numbers = 1.0) -> tuple
         return factor**2 * _series(m, rate, m), _series(m, checked.positive("radius", radius), 1.0)
 
 
+@own_state()
 def latent_variable_rank(n1: Numbers, n2: Numbers, epsilon: Numbers, c_u: Numbers, c_v: Numbers) -> FloatArray:
     """Rank ⌈8 log(n1 + n2 + 1) (1 + 2(C_u + C_v + 1)/ε)²⌉ for an error of ε‖f‖, with `latent_constants`.
 
@@ -168,6 +178,7 @@ def latent_variable_rank(n1: Numbers, n2: Numbers, epsilon: Numbers, c_u: Number
         return np.ceil(8 * logarithm * (1 + 2 * norms / epsilon) ** 2)
 
 
+@own_state()
 def taylor_embedding_error(epsilon: Numbers, m: Numbers, growth: Growth) -> FloatArray:
     """Error ε C e^{m(1 + M²)/2}, in units of ‖f‖, at the rank of `embedding_rank`.
 
@@ -178,12 +189,14 @@ def taylor_embedding_error(epsilon: Numbers, m: Numbers, growth: Growth) -> Floa
         return checked.tolerance(epsilon) * factor * np.exp(m * (1 + rate**2) / 2)
 
 
+@own_state()
 def taylor_embedding_rank(n1: Numbers, n2: Numbers, epsilon: Numbers, m: Numbers, growth: Growth) -> FloatArray:
     """Rank ⌈9 log(3 n1 n2) C² e^{m(1 + M²)}/ε²⌉ for an error of ε‖f‖ (Budzinskiy, Theorem A.1, section B.2)."""
     epsilon = checked.tolerance(epsilon)
     return embedding_rank(n1, n2, np.maximum(epsilon / (taylor_embedding_error(epsilon, m, growth) / epsilon), _TINY))
 
 
+@own_state()
 def hadamard_power_rank(rank: Numbers, t: Numbers, p: int) -> FloatArray:
     """R_r(t, p), the rank for the t-th Hadamard power of A Bᵀ plus p matrices of rank one (Budzinskiy, Lemma 4.1).
 
@@ -259,18 +272,21 @@ class TaylorBound:
         return np.where(t <= growth.order, _binomial(variables + t - 1, variables), np.inf)
 
 
+@own_state()
 def inner_product_bound(norm: float = 1.0, radius: float = 1.0) -> TaylorBound:
     """For f = h(xᵀ W y), ‖W‖₂ = `norm`, ‖x‖, ‖y‖ ≤ R; h on [−‖W‖R², ‖W‖R²] (Budzinskiy, Theorem 3.8)."""
     square = checked.one_positive("norm", norm) * checked.one_positive("radius", radius) ** 2
     return TaylorBound(reach=square, spread=square, depth=1)
 
 
+@own_state()
 def distance_bound(norm: float = 1.0, radius: float = 1.0) -> TaylorBound:
     """For f = h((x − y)ᵀ W (x − y)); h on [−4‖W‖R², 4‖W‖R²] (Budzinskiy, Theorem 4.5)."""
     square = inner_product_bound(norm, radius).spread
     return TaylorBound(reach=4 * square, spread=4 * square, depth=3)
 
 
+@own_state()
 def localized_distance_bound(width: float | None = None, norm: float = 1.0, radius: float = 1.0) -> TaylorBound:
     """For the same; h on the interval, of length `width`, of the squared distances (Budzinskiy, Corollary 4.8).
 
@@ -281,6 +297,7 @@ def localized_distance_bound(width: float | None = None, norm: float = 1.0, radi
     return TaylorBound(reach=reach, spread=8 * square, depth=4)
 
 
+@own_state()
 def multilinear_bound(d: int, radius: float = 1.0) -> TaylorBound:
     """For f = h(<x, y, z, …>) of d points and TT ranks; h on [−R^d, R^d] (Budzinskiy, Theorem 6.5)."""
     power = checked.one_positive("radius", radius) ** checked.one_whole("d", d)
@@ -302,12 +319,14 @@ _CONTINUOUS = frozenset({  # in |x − y| or in x·y, and the same function what
 })  # fmt: skip
 
 
+@own_state()
 def is_kernel(label: str) -> bool:
     """Whether `kernel_rank` holds for a function, whatever its scale (Budzinskiy, section 5)."""
     known = name_and_parameters(label)
     return known is not None and known[0] in _KERNELS
 
 
+@own_state()
 def is_semidefinite(label: str, domain: str) -> bool:
     """Whether F = A Aᵀ for symmetric draws, so that max‖a_i‖² = max|F|, on its diagonal (Budzinskiy, Remark 5.3).
 
@@ -327,6 +346,7 @@ def is_semidefinite(label: str, domain: str) -> bool:
     return known[0] in _KERNELS | _SEMIDEFINITE
 
 
+@own_state()
 def polynomial_rank(label: str, m: Numbers) -> FloatArray:
     """Bound of the rank of a built-in function that is a polynomial of x·y, its number of monomials; else inf."""
     m = checked.whole("m", m)
@@ -341,6 +361,7 @@ def polynomial_rank(label: str, m: Numbers) -> FloatArray:
     return np.full(m.shape, np.inf)
 
 
+@own_state()
 def least_analytical_rank(label: str, m: Numbers, epsilon: Numbers, domain: Domain = "ball") -> FloatArray:
     """Least rank for an error of ε‖f‖ whatever n that a theorem promises for a built-in function of two points.
 
@@ -356,6 +377,7 @@ def least_analytical_rank(label: str, m: Numbers, epsilon: Numbers, domain: Doma
     return least + np.zeros(epsilon.shape)
 
 
+@own_state()
 def identity_error(n: Numbers, rank: Numbers) -> FloatArray:
     """Lower bound w/(1 + w), w = √((n − r)/(r(n − 1))), of the error of rank r ≤ n of the n × n identity.
 
@@ -374,6 +396,7 @@ def identity_error(n: Numbers, rank: Numbers) -> FloatArray:
     return np.asarray(coherence / (1 + coherence), dtype=np.float64)
 
 
+@own_state()
 def limit_error(label: str, n: Numbers, rank: Numbers) -> FloatArray:
     """Lower bound of the relative error of rank r as m → ∞, for symmetric draws from the ball or the sphere.
 
@@ -395,6 +418,7 @@ def limit_error(label: str, n: Numbers, rank: Numbers) -> FloatArray:
     return np.asarray(abs(diagonal - beside) / max(abs(diagonal), abs(beside)) * error, dtype=np.float64)
 
 
+@own_state()
 def second_stage(rank: RankOf) -> FloatArray:
     """Smallest n from which a bound for n × n matrices is at most n; inf where there is none.
 
@@ -415,18 +439,21 @@ def second_stage(rank: RankOf) -> FloatArray:
     return _smallest(lambda n: rank(n) <= n)
 
 
+@own_state()
 def third_stage(rank: RankOf, analytical: FloatArray | float) -> FloatArray:
     """Smallest n from which a bound, as in `second_stage`, exceeds an analytical one; inf where it never does."""
     analytical = checked.norms("analytical", analytical)
     return _smallest(lambda n: rank(n) > analytical)
 
 
+@own_state()
 def three_stages(n: Numbers, rank: RankOf, analytical: FloatArray | float) -> FloatArray:
     """Bound min(n, β₁ log n, β₂) of the ε-rank of n × n matrices (Budzinskiy, Figure 1)."""
     n = checked.whole("n", n)
     return np.minimum(np.minimum(n, rank(n)), checked.norms("analytical", analytical))
 
 
+@own_state()
 def latent_variable_threshold(m: Numbers) -> FloatArray:
     """M below which `latent_variable_rank` exceeds `analytical_rank` for all n: (m² − e)/e³ (Budzinskiy, B.1)."""
     return (checked.whole("m", m) ** 2 - math.e) / math.e**3

@@ -1,9 +1,10 @@
 """A store in an object server that speaks S3."""
 
+import asyncio
 import atexit
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache, cached_property
 from typing import Any
@@ -14,14 +15,15 @@ import botocore.session
 from botocore import exceptions as boto
 from botocore.config import Config
 from s3fs import S3FileSystem
-from zarr.abc.store import Store
+from zarr.abc.store import ByteRequest, Store
+from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.core.sync import sync
 from zarr.storage import FsspecStore
 
 from pipeline.errors import StoreError, one_line, shown
 from pipeline.loopback import on_loopback
 from storage.lease import RENEWAL_SECONDS, RENEWALS, lease
-from storage.location import ROOT, Location
+from storage.location import COPY, ROOT, Confirm, Location
 
 _PATIENCE_SECONDS = 60.0
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9]")
@@ -31,15 +33,16 @@ _CONNECTION: dict[str, Any] = {
     "read_timeout": 30,
     "retries": {"total_max_attempts": 3, "mode": "standard"},
 }
-_REFUSALS = (
-    "AccessDenied",
-    "InvalidAccessKeyId",
-    "SignatureDoesNotMatch",
-    "InvalidToken",
-    "ExpiredToken",
-    "403",
-    "401",
-)
+_REFUSALS = ("InvalidAccessKeyId", "SignatureDoesNotMatch", "AuthFailure", "401")
+_EXPIRED = ("ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired")
+_OTHER_REGION = ("PermanentRedirect", "TemporaryRedirect", "AuthorizationHeaderMalformed", "301", "307")
+_DENIED = ("AccessDenied", "AllAccessDisabled", "403")
+_PERMISSIONS = {
+    "HeadObject": "GetObject",
+    "ListObjectsV2": "ListBucket",
+    "ListObjects": "ListBucket",
+}  # others as named
+_NOT_ALLOWED = re.compile(r"not authorized to perform: (s3:\w+)")
 _PASSING = ("InternalError", "ServiceUnavailable", "SlowDown", "RequestTimeout", "RequestTimeTooSkewed")
 
 
@@ -73,16 +76,16 @@ class Bucket(Location):
 
     def exists(self) -> bool:
         """Whether something is there."""
-        if self.read(ROOT) is not None:
+        if self.read(ROOT) is not None or self.read(COPY) is not None:
             return True
-        self._call("head_bucket", "read")  # a bucket that is missing would look like a store that is
+        self._has(self._key)  # a bucket that is missing would look like a store that is
         return False
 
     def publish(self, documents: Mapping[str, bytes]) -> None:
         """Write the root document last: without it there is no store."""
         arrays = {key.partition("/")[0] for key in documents if "/" in key}
         left = [key for key in self.names() if key.partition("/")[0] in arrays]
-        if any("/c/" in key and key.partition("/c/")[0] + "/c/" not in _chunked(documents) for key in left):
+        if _chunked(left) - _chunked(documents):
             raise StoreError(
                 f"store: {self.name} has values but no {ROOT}, which is damage; restore that, or remove what is there"
             )
@@ -91,15 +94,13 @@ class Bucket(Location):
         self.write({ROOT: documents[ROOT]})
 
     @contextmanager
-    def lock(self) -> Iterator[None]:
-        """Hold the lock; raises StoreError that names another holder."""
-        self._call("head_bucket", "read")
-        with lease(self, f"{self._key}.lock", self.name, self._server) as self._confirm:
-            self.patience = _PATIENCE_SECONDS
-            try:
-                yield
-            finally:
-                self._confirm, self.patience = None, 0.0
+    def _hold(self) -> Iterator[Confirm]:
+        self._has(self._key)
+        with lease(self, f"{self._key}.lock", self.name, self._server) as confirm:
+            yield confirm
+
+    def _patience(self) -> float:
+        return _PATIENCE_SECONDS
 
     def tidy(self) -> None:
         """Remove what writes left behind that were killed."""
@@ -133,7 +134,14 @@ class Bucket(Location):
             code = _code(error)
             if code in ("NoSuchKey", "PreconditionFailed", "ConditionalRequestConflict", "412", "409"):
                 return None
+            if operation == "get_object" and code in _DENIED and not self._has(arguments["Key"]):
+                return None  # S3 says so of what is not there, where the right to list is limited to a prefix
             raise StoreError(f"store: {self.name} cannot be {action} ({self.reason(error)})") from error
+
+    def _has(self, key: str) -> bool:
+        """Whether a key is there; StoreError if that is not for these credentials to know, or there is no bucket."""
+        found = self._call("list_objects_v2", "read", Prefix=key, MaxKeys=1).get("Contents", [])
+        return any(each["Key"] == key for each in found)
 
     @cached_property
     def _client(self) -> Any:
@@ -152,7 +160,9 @@ class Bucket(Location):
 
     def _zarr(self, *, read_only: bool) -> Store:
         filesystem = _filesystem(self._client.meta.endpoint_url, _settings())
-        return FsspecStore(filesystem, read_only=read_only, path=f"{self._bucket}/{self._key}")
+        store = _Objects(filesystem, read_only=read_only, path=f"{self._bucket}/{self._key}")
+        store.listed = lambda key: self._has(f"{self._key}/{key}")
+        return store
 
     def reason(self, error: Exception) -> str | None:
         """One line for an error of this kind of place; None for any other."""
@@ -160,6 +170,19 @@ class Bucket(Location):
         code = _code(error)
         if code in ("NoSuchBucket", "404"):
             return f"there is no bucket {self._bucket!r} at {self._server}; create it, or correct the name"
+        if code in _OTHER_REGION:
+            region = _answer(error).get("Error", {}).get("Region") or "that of the bucket"
+            return (
+                f"bucket {self._bucket!r} is in another region; set AWS_DEFAULT_REGION to {region}, or AWS_ENDPOINT_URL"
+            )
+        if code in _EXPIRED:
+            return "the session token has expired; renew the credentials and AWS_SESSION_TOKEN"
+        if code == "InvalidToken":
+            return "the session token is not that of the key; set AWS_SESSION_TOKEN to its own, or unset it"
+        if code == "RequestTimeTooSkewed":
+            return f"the clock of this machine is not that of {self._server}; set the clock"
+        if code in _DENIED:
+            return self._denial(error)
         if code in _REFUSALS or any(
             isinstance(each, boto.NoCredentialsError | boto.PartialCredentialsError) for each in causes
         ):
@@ -177,11 +200,39 @@ class Bucket(Location):
             return f"{self._server}: {one_line(code or error)}"
         return None
 
+    def _denial(self, error: Exception) -> str:
+        """Which permission credentials lack that the server knows."""
+        answer, operation = _answer(error), _operation(error)
+        said = str(answer.get("Error", {}).get("Message", ""))
+        named = _NOT_ALLOWED.search(said)
+        permission = named[1] if named else f"s3:{_PERMISSIONS.get(operation, operation)}"
+        policy = ", which a policy denies" if "explicit deny" in said else ""
+        advice = {
+            "s3:ListBucket": f"grant it for bucket {self._bucket!r}, or correct the name of that",
+            "s3:PutObject": "grant it, or use another --store; a policy on conditional writes (If-None-Match) denies "
+            "them too",
+        }.get(permission, "grant it, or use another --store")
+        return f"the credentials lack {permission}{policy}; {advice}"
+
     def _may_pass(self, error: Exception) -> bool:
         code, causes = _code(error), _causes(error)
         if code or any(isinstance(each, boto.SSLError) for each in causes):
             return code in _PASSING or code.startswith("5")
         return any(isinstance(each, boto.ConnectionError | boto.HTTPClientError | OSError) for each in causes)
+
+
+class _Objects(FsspecStore):
+    """Objects of which one that may not be read is there."""
+
+    listed: Callable[[str], bool]
+
+    async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
+        try:
+            return await super().get(key, prototype, byte_range)
+        except PermissionError as error:
+            if _code(error) in _DENIED and not await asyncio.to_thread(self.listed, key):
+                return None
+            raise
 
 
 def _settings() -> frozenset[tuple[str, str]]:
@@ -224,8 +275,9 @@ def _close(filesystem: S3FileSystem) -> None:
         sync(filesystem._s3creator.__aexit__(None, None, None))
 
 
-def _chunked(documents: Mapping[str, bytes]) -> set[str]:
-    return {key.partition("/c/")[0] + "/c/" for key in documents if "/c/" in key}
+def _chunked(keys: Iterable[str]) -> set[str]:
+    """Arrays of which there are chunks."""
+    return {key.partition("/")[0] for key in keys if key.partition("/")[2].startswith(("c/", "c."))}
 
 
 def _causes(error: BaseException) -> list[BaseException]:
@@ -238,7 +290,13 @@ def _causes(error: BaseException) -> list[BaseException]:
 
 def _code(error: BaseException) -> str:
     """Code that the server gave; empty if none."""
-    for each in _causes(error):
-        if isinstance(each, boto.ClientError):
-            return str(each.response.get("Error", {}).get("Code", ""))
-    return ""
+    return str(_answer(error).get("Error", {}).get("Code", ""))
+
+
+def _answer(error: BaseException) -> Mapping[str, Any]:
+    """What the server answered; empty if it did not."""
+    return next((each.response for each in _causes(error) if isinstance(each, boto.ClientError)), {})
+
+
+def _operation(error: BaseException) -> str:
+    return next((str(each.operation_name) for each in _causes(error) if isinstance(each, boto.ClientError)), "")

@@ -4,12 +4,15 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from storage.schema import Status
+from pipeline.errors import InputError, shown
+from pipeline.experiments import EXPERIMENTS
+from storage.schema import MAIN_QUANTITY, Status
 
 TRIALS = "seed"
+_NO_QUANTITIES = ("status", "message")
 
 
-def median_curves(ds: xr.Dataset, quantity: str = "epsilon") -> xr.Dataset:
+def median_curves(ds: xr.Dataset, quantity: str | None = None) -> xr.Dataset:
     """Summarise a quantity over its trials.
 
     A median of fewer trials than were declared would pass for the published median of five, so the statistics are
@@ -19,8 +22,8 @@ def median_curves(ds: xr.Dataset, quantity: str = "epsilon") -> xr.Dataset:
     ----------
     ds : xarray.Dataset
         Results, as `open_results` returns them, or a selection of them.
-    quantity : str
-        The variable to summarise.
+    quantity : str, optional
+        The variable to summarise; by default the main one of the experiment, such as `epsilon`.
 
     Returns
     -------
@@ -28,7 +31,13 @@ def median_curves(ds: xr.Dataset, quantity: str = "epsilon") -> xr.Dataset:
         Over the remaining axes: the median under the name of the quantity, its minimum, maximum and quartiles with
         the suffixes ``_min``, ``_max``, ``_q25`` and ``_q75``, the medians of `lower_bound` and `guarantee`, and the
         counts `trials` and `trials_declared`.
+
+    Raises
+    ------
+    InputError
+        If the dataset is not one of results, or has no such quantity.
     """
+    quantity = _chosen(ds, quantity)
     if TRIALS not in ds.dims:
         ds = ds.expand_dims(TRIALS)
     ds = (
@@ -44,6 +53,27 @@ def median_curves(ds: xr.Dataset, quantity: str = "epsilon") -> xr.Dataset:
     result["trials"] = count.astype(np.int32).assign_attrs(long_name="trials that are done")
     result["trials_declared"] = declared.astype(np.int32).assign_attrs(long_name="trials that belong to the sweep")
     return result
+
+
+def _chosen(ds: xr.Dataset, quantity: str | None) -> str:
+    """The quantity that is asked for, or the main one, checked to be there."""
+    if not isinstance(ds, xr.Dataset) or "status" not in ds:
+        kind = "a dataset without status" if isinstance(ds, xr.Dataset) else f"a {type(ds).__name__}"
+        raise InputError(f"ds: {kind} is not one of results; pass what open_results returns, or a selection of it")
+    known = [
+        str(name) for name, each in ds.data_vars.items() if name not in _NO_QUANTITIES and each.dtype.kind in "fiu"
+    ]
+    if quantity is None:
+        named = EXPERIMENTS.get(ds.attrs.get("experiment", "approximation"))
+        quantity = ds.attrs.get(MAIN_QUANTITY, named.main if named else None)
+        if quantity is None and len(alone := [name for name in known if name != "seconds"]) == 1:
+            return alone[0]
+    if not isinstance(quantity, str) or quantity not in known:
+        problem = (
+            "the dataset does not say its main one" if quantity is None else f"{shown(quantity)} is not in the dataset"
+        )
+        raise InputError(f"quantity: {problem}; use one of {', '.join(known)}")
+    return quantity
 
 
 def _statistics(ds: xr.Dataset, quantity: str, complete: xr.DataArray) -> xr.Dataset:

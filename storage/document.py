@@ -5,6 +5,7 @@ import json
 import math
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,13 +20,18 @@ from zarr.storage import MemoryStore
 
 from pipeline.errors import StoreError, one_line
 from pipeline.experiment import Experiment, Label
-from storage.location import ROOT, Location
+from pipeline.recall import asked_for
+from storage.location import COPY, ROOT, Location
 from storage.schema import FORMAT, create_arrays, label_array
 from storage.verified import Kept, Layout, Verified
 
 DIGEST = "epsweep_digest"
 _MOST_CELLS = 10**10
 _REMEDY = "restore it from a copy, or move the store away and run the sweep again"
+
+
+class _LaterFormat(StoreError):
+    """A store of a later version, whose root document is as it was written."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +46,14 @@ class Document:
         Metadata of each array.
     labels : dict of str to list
         Labels of each axis, in the order in which they are stored.
+    notes : tuple of str
+        What was put right when it was read, or since, a line each.
     """
 
     attributes: dict[str, Any]
     metadata: dict[str, dict[str, Any]]
     labels: dict[str, list[Label]]
+    notes: tuple[str, ...] = ()
 
     @property
     def layouts(self) -> dict[str, Layout]:
@@ -60,13 +69,26 @@ class Document:
 
     def verified(self, location: Location) -> Verified:
         """Store to read from."""
-        return Verified(location.store(), self.dump(indent=None), self.layouts)
+        return Verified(location.store(), self.dump(indent=None), self.layouts, location.name, self.asked)
 
-    def arrays(self, location: Location) -> dict[str, zarr.Array[Any]]:
-        """Arrays to write to; each chunk that is written exists, whatever it holds."""
+    def asked(self) -> npt.NDArray[np.bool_]:
+        """Which cells the specifications of all runs asked for, as far as their texts tell."""
+        return asked_for((session.get("spec") for session in self.sessions), self.labels)
+
+    @property
+    def sessions(self) -> list[dict[str, object]]:
+        """Runs that wrote to the store."""
+        return list(json.loads(self.attributes["sessions"]))
+
+    def arrays(self, location: Location, names: set[str] | None = None) -> dict[str, zarr.Array[Any]]:
+        """Arrays to write to; each chunk that is written exists, whatever it holds.
+
+        `names` are the keys that are there, where they are known.
+        """
+        names = location.names() if names is None else names
         with zarr.config.set({"array.write_empty_chunks": True}):
             group = zarr.open_group(
-                Kept(location.store(read_only=False), self.dump(indent=None), location.names()),
+                Kept(location.store(read_only=False), self.dump(indent=None), names),
                 mode="r+",
                 use_consolidated=True,
             )
@@ -79,6 +101,14 @@ class Document:
             for name, each in self.metadata.items()
         }
         return replace(self, metadata=metadata, labels={axis: list(values) for axis, values in labels.items()})
+
+    def in_other_keys(self) -> "Document":
+        """The document of a store whose chunks all have other keys than now."""
+        other = {"/": ".", ".": "/"}[self.layouts["status"].separator]
+        encoding = {"name": "default", "configuration": {"separator": other}}
+        return replace(
+            self, metadata={name: each | {"chunk_key_encoding": encoding} for name, each in self.metadata.items()}
+        )
 
     def with_attributes(self, attributes: Mapping[str, Any]) -> "Document":
         """The document with some attributes changed."""
@@ -124,6 +154,18 @@ def read_document(location: Location) -> Document:
     root = location.read(ROOT) if location.exists() else None
     if root is None and not location.exists():
         raise StoreError(f"store: {location} does not exist; check the path, or make it with 'epsweep run'")
+    try:
+        return _checked(location, root)
+    except _LaterFormat:
+        raise
+    except StoreError as error:
+        with suppress(StoreError):
+            note = f"{ROOT}: not as it was written; its copy was read, which lacks no finished cell"
+            return replace(_checked(location, location.read(COPY)), notes=(note,))
+        raise error from error.__cause__
+
+
+def _checked(location: Location, root: bytes | None) -> Document:
     if root is None:
         raise StoreError(
             f"store: {location} is not a result store, or has lost its {ROOT}; give the path of one, or of a new one"
@@ -134,6 +176,12 @@ def read_document(location: Location) -> Document:
         raise
     except Exception as error:  # whatever a foreign or damaged document leads zarr to raise
         raise _damaged(location, f"{ROOT}: {one_line(error)}") from error
+
+
+def write_document(location: Location, document: Document) -> None:
+    """Publish a document in one step, and a copy, which plain Zarr does not look at, for where the first is spoilt."""
+    content = document.dump()
+    location.write({ROOT: content, COPY: content})
 
 
 def _damaged(location: Location, what: str) -> StoreError:
@@ -147,7 +195,7 @@ def _parse(location: Location, root: bytes) -> Document:
         raise StoreError(f"store: {location} is not a result store of epsweep; give the path of one, or of a new one")
     version, digest = attributes["epsweep_format"], attributes.pop(DIGEST, None)
     if type(version) is not int or version > FORMAT:
-        raise StoreError(
+        raise _LaterFormat(
             f"store: {location} has format {one_line(version, 40)}, this version knows {FORMAT}; upgrade it"
         )
     metadata = content["consolidated_metadata"]["metadata"]
@@ -159,7 +207,8 @@ def _parse(location: Location, root: bytes) -> Document:
     for layout in layouts.values():
         if layout.shape != tuple(sizes[axis] for axis in layout.dimensions):
             raise _damaged(location, f"{layout.name} has the shape {layout.shape}, which is not that of its axes")
-    group = zarr.open_group(Verified(location.store(), root, layouts), mode="r", use_consolidated=True)
+    store = Verified(location.store(), root, layouts, location.name, lambda: np.ones(layouts["status"].shape, bool))
+    group = zarr.open_group(store, mode="r", use_consolidated=True)
     labels = {axis: _labels(location, group, axis) for axis in axes}
     kinds = {"settings": dict, "sessions": list}
     if not all(isinstance(json.loads(attributes[name]), kind) for name, kind in kinds.items()):

@@ -1,18 +1,19 @@
 """Export of results to netCDF, Parquet, CSV or another Zarr store."""
 
-import warnings
-from collections.abc import Hashable, Mapping
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import xarray as xr
-from zarr.errors import ZarrUserWarning
 
-from pipeline.errors import StoreError
-from storage.document import DIGEST
-from storage.results import open_results
+from pipeline.errors import StoreError, one_line
+from storage.grid_files import parts, places, values_at, with_cells, write_netcdf, write_zarr
 from storage.schema import Status
 
 
@@ -24,7 +25,9 @@ def export(ds: xr.Dataset, target: str | Path) -> int:
     ds : xarray.Dataset
         Results, as `open_results` returns them.
     target : str or Path
-        ``.nc`` and ``.zarr`` keep the grid; ``.parquet`` and ``.csv`` hold a row a finished or failed cell.
+        ``.nc`` and ``.zarr`` keep the grid: a box over the labels that have cells, of which empty parts take no space.
+        ``.parquet`` and ``.csv`` hold a row a finished or failed cell. Its folder is made if there is none; it appears
+        whole or not at all.
 
     Returns
     -------
@@ -36,73 +39,61 @@ def export(ds: xr.Dataset, target: str | Path) -> int:
     StoreError
         If the ending is none of these, or the target cannot be written.
     """
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*:/", str(target)):
+        raise StoreError(f"export: {target} is a URL; give a local path, and copy what is written there")
     target = Path(target)
-    writers = {".nc": _netcdf, ".zarr": _zarr, ".parquet": _parquet, ".csv": _csv}
+    writers = {".nc": write_netcdf, ".zarr": write_zarr, ".parquet": _parquet, ".csv": _csv}
     if target.suffix not in writers:
         raise StoreError(f"export: {target.name!r} has no known ending; use one of {', '.join(writers)}")
     if target.suffix == ".zarr" and target.exists():
         raise StoreError(f"export: {target} exists; remove it or name another")
+    status = ds["status"].load()  # before the values, which a live store writes first
     try:
-        ds["status"].load()  # before the values, which a live store writes first
-        writers[target.suffix](ds.load(), target)
-    except OSError as error:
-        raise StoreError(f"export: {target} cannot be written ({error.strerror or error})") from error
-    return int((ds["status"] == Status.DONE).sum())
+        with _appearing(target) as unfinished:
+            writers[target.suffix](with_cells(ds), unfinished)
+    except (OSError, RuntimeError) as error:  # netCDF raises the latter on a full disk
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else one_line(error)
+        raise StoreError(f"export: {target} cannot be written ({reason}); name another place") from error
+    return int((status == Status.DONE).sum())
 
 
-def table(ds: xr.Dataset) -> pd.DataFrame:
-    """Return a row a finished or failed cell, the axes as columns and the status as text."""
-    meanings = ds["status"].attrs["flag_meanings"].split()
-    frame = ds.to_dataframe().reset_index()
-    frame = frame[frame["status"].isin([Status.DONE, Status.FAILED])].reset_index(drop=True)
-    frame["status"] = frame["status"].map(dict(enumerate(meanings)))
-    return frame
+@contextmanager
+def _appearing(target: Path) -> Iterator[Path]:
+    """Path beside a target, which it becomes in the end."""
+    target = target.resolve()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        yield unfinished
+        unfinished.replace(target)
+    finally:
+        if unfinished.is_dir():
+            shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.unlink(missing_ok=True)
 
 
-def _plain_strings(ds: xr.Dataset) -> xr.Dataset:
-    """Text as Python objects, which every format takes."""
-    texts = {name: ds[name].astype(object) for name in ds.variables if ds[name].dtype.kind == "T"}
-    return ds.assign_coords({name: text for name, text in texts.items() if name in ds.coords}).assign(
-        {name: text for name, text in texts.items() if name in ds.data_vars}
-    )
-
-
-def _netcdf(ds: xr.Dataset, target: Path) -> None:
-    _plain_strings(ds).drop_encoding().to_netcdf(target, engine="netcdf4")
-
-
-def _zarr(ds: xr.Dataset, target: Path) -> None:
-    chunks = ds["status"].encoding.get("chunks", ds["status"].shape)
-    encoding = {name: {"chunks": chunks} for name in ds.variables if ds[name].dims == ds["status"].dims}
-    plain = ds.drop_encoding().drop_attrs(deep=False).assign_attrs(_plain(ds.attrs))
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Consolidated metadata", ZarrUserWarning)
-        plain.to_zarr(target, mode="w-", zarr_format=3, consolidated=True, encoding=encoding)
-
-
-def _plain(attributes: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-    """Attributes of a copy that carries no checksums."""
-    return {key: value for key, value in attributes.items() if key != DIGEST} | {"epsweep_format": 1}
+def _tables(ds: xr.Dataset) -> Iterator[pd.DataFrame]:
+    """Rows of the finished and failed cells, the axes as columns and the status as text, a table a part of them."""
+    meanings = np.array(ds["status"].attrs["flag_meanings"].split(), dtype=object)
+    names = dict.fromkeys([*ds["status"].dims, *ds.variables])
+    for at in parts(places(ds)):
+        columns = values_at(ds, names, at)
+        columns["status"] = meanings[columns["status"]]
+        yield pd.DataFrame(columns)
 
 
 def _parquet(ds: xr.Dataset, target: Path) -> None:
-    table(ds).to_parquet(target, index=False)
+    import pyarrow as pa  # takes a while
+    import pyarrow.parquet as pq
+
+    tables = (pa.Table.from_pandas(frame, preserve_index=False) for frame in _tables(ds))
+    first = next(tables)
+    with pq.ParquetWriter(target, first.schema) as writer:
+        for table in chain([first], tables):
+            writer.write_table(table)
 
 
 def _csv(ds: xr.Dataset, target: Path) -> None:
-    table(ds).to_csv(target, index=False)
-
-
-def failures(path: str | Path) -> list[str]:
-    """Name each failed cell of a store with its message."""
-    ds = open_results(path)
-    failed = np.argwhere(ds["status"].values == Status.FAILED)
-    if not len(failed):
-        return []
-    labels = [ds[axis].values for axis in ds["status"].dims]
-    messages = ds["message"].values
-    return [
-        ", ".join(f"{axis}={values[i]}" for axis, values, i in zip(ds["status"].dims, labels, cell, strict=True))
-        + f": {messages[tuple(cell)]}"
-        for cell in failed
-    ]
+    with target.open("w", encoding="utf-8", newline="") as file:
+        for number, frame in enumerate(_tables(ds)):
+            frame.to_csv(file, index=False, header=number == 0)

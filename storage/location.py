@@ -1,11 +1,12 @@
 """Where a store lies: a folder, or a key of a bucket. Nothing else knows the difference."""
 
 import asyncio
+import os
 import re
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from time import monotonic
 from typing import TypeVar
@@ -17,12 +18,16 @@ from zarr.core.sync import sync
 from zarr.storage import LocalStore, WrapperStore
 
 from pipeline.errors import StoreError, shown
-from storage.holders import file_lock
+from storage.disk import PARTIAL, Disk, DurableStore, sync_path
+from storage.holders import denied, file_lock
 
 ROOT = "zarr.json"
+COPY = f"status/{ROOT}.copy"  # of the root document; within an array, where plain Zarr does not look for arrays
 _LONGEST_PAUSE = 5.0
 _AT_ONCE = 16
+_SAFE = "finished cells are safe: mend that and run the same again"
 _T = TypeVar("_T")
+Confirm = Callable[[], None]  # raises StoreError once a lock is not certain to be held
 
 
 def locate(path: "str | Path | Location") -> "Location":
@@ -63,7 +68,7 @@ class Location(ABC):
         self.name = name
         self.patience = 0.0
         self.limit: float | None = None  # seconds for one operation
-        self._confirm: Callable[[], None] | None = None
+        self._confirm: Confirm | None = None
 
     def __str__(self) -> str:
         return self.name
@@ -77,8 +82,45 @@ class Location(ABC):
         """Make a store of keys and their contents; it appears whole or not at all."""
 
     @abstractmethod
-    def lock(self) -> AbstractContextManager[None]:
-        """Context in which no other process writes; raises StoreError that names the holder."""
+    def _hold(self) -> AbstractContextManager[Confirm | None]:
+        """Hold the lock, which gives what confirms it; StoreError names the holder, or why nothing can be written."""
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Write alone; raises StoreError that names another holder. What this process has reserved is taken over."""
+        reserved = next((each for each in _reserved if each.same(self)), None)
+        if reserved is None:
+            with self._hold() as confirm, self._writing(confirm):
+                yield
+            return
+        _reserved.remove(reserved)  # for one writer at a time
+        try:
+            with self._writing(reserved._confirm):
+                yield
+        finally:
+            _reserved.append(reserved)
+
+    @contextmanager
+    def reserve(self) -> Iterator[None]:
+        """Hold the lock for a writer of this process that is to come; raises StoreError as `lock` does."""
+        with self.lock():
+            _reserved.append(self)
+            try:
+                yield
+            finally:
+                _reserved.remove(self)
+
+    @contextmanager
+    def _writing(self, confirm: Confirm | None) -> Iterator[None]:
+        self._confirm, self.patience = confirm, self._patience()
+        try:
+            yield
+        finally:
+            self._confirm, self.patience = None, 0.0
+
+    def _patience(self) -> float:
+        """Seconds for which what may succeed later is tried again under the lock."""
+        return 0.0
 
     @abstractmethod
     def tidy(self) -> None:
@@ -110,8 +152,13 @@ class Location(ABC):
         return None if found is None else found.to_bytes()
 
     def write(self, documents: Mapping[str, bytes]) -> None:
-        """Write keys, each in one atomic step."""
-        _put(self.store(read_only=False), documents)
+        """Write keys, each in one atomic step; they are durable then, and so is all that was written before."""
+        with self.batch():
+            _put(self.store(read_only=False), documents)
+
+    def batch(self) -> AbstractContextManager[None]:
+        """Context at whose end what was written within it is durable, after all that was written before."""
+        return nullcontext()
 
     def delete(self, keys: Iterable[str]) -> None:
         """Remove keys, which need not be there."""
@@ -139,11 +186,13 @@ class Location(ABC):
                 if reason is None:
                     raise
                 if not self._may_pass(error) or monotonic() > deadline:
-                    safe = "; finished cells are safe: mend that and run the same again"
-                    advice = safe if action == "written" or self._confirm is not None else ""
+                    advice = f"; {_SAFE}" if action == "written" or self._confirm is not None else ""
                     raise StoreError(f"store: {self.name} cannot be {action} ({reason}){advice}") from error
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
+
+
+_reserved: list[Location] = []  # locks that this process holds for its next writer of the store
 
 
 def _put(store: Store, documents: Mapping[str, bytes]) -> None:
@@ -187,6 +236,7 @@ class Folder(Location):
             self.path = path.resolve()  # the same store and lock however it is spelt
         except (OSError, RuntimeError) as error:
             raise StoreError(f"store: {path} cannot be resolved ({error}); use another --store") from error
+        self._disk = Disk()
 
     def exists(self) -> bool:
         """Whether something is there."""
@@ -199,26 +249,42 @@ class Folder(Location):
         with self._errors("written"):
             shutil.rmtree(building, ignore_errors=True)
             try:
-                _put(_Guarded(LocalStore(building), self), documents)
+                with self._disk.batch():
+                    _put(_Guarded(DurableStore(LocalStore(building), self._disk), self), documents)
                 building.rename(self.path)
+                for folder in self.path.parents:  # which may be new as well
+                    sync_path(folder)
             except Exception:
                 shutil.rmtree(building, ignore_errors=True)  # the disk may be full of it
                 raise
 
     @contextmanager
-    def lock(self) -> Iterator[None]:
-        """Hold the lock; raises StoreError that names another holder."""
+    def batch(self) -> Iterator[None]:
+        """Context at whose end what was written within it is durable, after all that was written before."""
+        with self._errors("written", _SAFE), self._disk.batch():
+            yield
+
+    @contextmanager
+    def _hold(self) -> Iterator[None]:
         with self._errors("read"):
             is_file = self.path.exists() and not self.path.is_dir()
         if is_file:
             raise StoreError(f"store: {self.name} is a file, not a result store; use another --store")
-        with file_lock(self.path.with_name(self.path.name + ".lock"), self.name):
+        with file_lock(self.path.with_name(self.path.name + ".lock"), self.name, like=self.path / ROOT):
+            self._require_writable()
             yield
+
+    def _require_writable(self) -> None:
+        """Raise StoreError if a part of the store is not for this user to write, before anything is computed."""
+        folders = (folder for folder, _, _ in os.walk(self.path)) if self.path.exists() else (self.path.parent,)
+        for folder in folders:
+            if not os.access(folder, os.W_OK | os.X_OK):
+                raise StoreError(f"store: {self.name} cannot be written ({denied(Path(folder))}); use another --store")
 
     def tidy(self) -> None:
         """Remove what writes left behind that were killed."""
         with self._errors("written"):
-            for leftover in self.path.rglob("*.partial"):
+            for leftover in self.path.rglob(f"*{PARTIAL}"):
                 leftover.unlink()
 
     def same(self, other: Location) -> bool:
@@ -230,11 +296,12 @@ class Folder(Location):
         return (error.strerror or str(error)) if isinstance(error, OSError) else None
 
     def _zarr(self, *, read_only: bool) -> Store:
-        return LocalStore(self.path, read_only=read_only)
+        store = LocalStore(self.path, read_only=read_only)
+        return store if read_only else DurableStore(store, self._disk)
 
     @contextmanager
-    def _errors(self, action: str) -> Iterator[None]:
+    def _errors(self, action: str, advice: str = "mend that") -> Iterator[None]:
         try:
             yield
         except OSError as error:
-            raise StoreError(f"store: {self.name} cannot be {action} ({self.reason(error)}); mend that") from error
+            raise StoreError(f"store: {self.name} cannot be {action} ({self.reason(error)}); {advice}") from error

@@ -8,10 +8,13 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import StoreError
-from pipeline.grid import positions
+from pipeline.grid import CODE, positions
+from storage import provenance
+from storage.agreement import Changed, changed_code, check_identity, code_of, has_finished, require_same_code
 from storage.document import Document, read_document
+from storage.growth import extend
 from storage.location import Location, locate
-from storage.results import CellFile, Index, check_identity, experiment_of, extend, sessions_of
+from storage.results import CellFile, Index, experiment_of
 from storage.schema import Status
 from storage.verified import read_array
 
@@ -54,7 +57,7 @@ class Merged:
         return text
 
 
-def merge(into: str | Path, other: str | Path) -> Merged:
+def merge(into: str | Path, other: str | Path, *, accept_code: bool = False) -> Merged:
     """Copy into a store the finished cells of another that it does not have.
 
     The labels of both are united. A merge that was interrupted is completed by repeating it.
@@ -63,6 +66,8 @@ def merge(into: str | Path, other: str | Path) -> Merged:
     ----------
     into, other : str or Path
         Local paths or ``s3://bucket/key`` of stores with one experiment and equal settings.
+    accept_code : bool
+        Whether code of a user's own may be another in the two; a record of that is kept.
 
     Returns
     -------
@@ -72,20 +77,25 @@ def merge(into: str | Path, other: str | Path) -> Merged:
     Raises
     ------
     StoreError
-        If one of them is not there, or damaged in its root document, or their experiments or settings differ, or
-        `into` is being written.
+        If one of them is not there, or damaged in its root document, or their experiments, settings or code differ,
+        or `into` is being written.
     """
     target, source = locate(into), locate(other)
     if target.same(source):
         raise StoreError(f"store: {target} and {source} are one store; name two")
-    _agree(target, source)
+    _agree(target, source, accept_code=accept_code)
     with target.lock():
-        ours, theirs = _agree(target, source)
+        ours, theirs, accepted = _agree(target, source, accept_code=accept_code)
         found = theirs.verified(source)
         status = read_array(found, "status")
-        settings = json.loads(theirs.attributes["settings"]) | json.loads(ours.attributes["settings"])
-        sessions = sessions_of(ours)
-        sessions += [session for session in sessions_of(theirs) if session not in sessions]
+        taken, kept = (json.loads(each.attributes["settings"]) for each in (theirs, ours))
+        unused = [name for name in code_of(theirs) if not has_finished(target, ours, name)]
+        settings = taken | kept | {name: taken[name] for name in unused if name in taken}
+        sessions = ours.sessions
+        sessions += [session for session in theirs.sessions if session not in sessions]
+        if accepted:
+            now = {"ended": provenance.now()}
+            sessions.append(provenance.session(str(ours.attributes.get("spec", "")), accepted) | now)
         sessions.sort(key=lambda session: str(session.get("started", "")))
         ours = ours.with_attributes(
             {"settings": json.dumps(settings, sort_keys=True), "sessions": json.dumps(sessions)}
@@ -94,13 +104,20 @@ def merge(into: str | Path, other: str | Path) -> Merged:
         return _copy(target, ours, source, theirs, status)
 
 
-def _agree(target: Location, source: Location) -> tuple[Document, Document]:
-    """Read both documents; StoreError unless the values of one belong with those of the other."""
+def _agree(target: Location, source: Location, *, accept_code: bool) -> tuple[Document, Document, Changed]:
+    """Read both documents; StoreError unless the values of one belong with those of the other, code that differs aside.
+
+    What differs is returned, where that is accepted.
+    """
     ours, theirs = read_document(target), read_document(source)
     experiment_of(source, theirs)
-    settings = json.loads(theirs.attributes["settings"])
+    settings = {name: each for name, each in json.loads(theirs.attributes["settings"]).items() if CODE not in each}
     check_identity(target, ours, theirs.attributes, settings, "the other store")
-    return ours, theirs
+    code = {name: have for name, have in code_of(theirs).items() if has_finished(source, theirs, name)}
+    changed = changed_code(target, ours, code)
+    if not accept_code:
+        require_same_code(target, changed, code, "the other store")
+    return ours, theirs, changed
 
 
 def _copy(target: Location, ours: Document, source: Location, theirs: Document, status: npt.NDArray[np.int8]) -> Merged:

@@ -1,7 +1,7 @@
 """Result stores: opening them, and the one writer that creates, extends and fills them."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
@@ -11,18 +11,20 @@ import numpy.typing as npt
 import xarray as xr
 
 from pipeline.errors import InputError, StoreError, one_line
-from pipeline.experiment import Experiment, Label, Outcome
+from pipeline.experiment import Experiment, Outcome
 from pipeline.experiments import code_allowed, get_experiment
 from pipeline.grid import Sweep, positions
 from storage import provenance
-from storage.document import Document, mend_copies, new_store, read_document, write_labels
-from storage.location import ROOT, Location, locate
-from storage.schema import FORMAT, Status, identity
+from storage.agreement import Changed, check_arrays, check_identity, code_of
+from storage.description import described, description_of
+from storage.document import Document, new_store, read_document, write_document
+from storage.growth import StatusBox, damage_lines, extend
+from storage.location import Location, locate
+from storage.schema import MAIN_QUANTITY, Status, identity
 from storage.verified import DamagedChunk, read_array
 
 Cells = npt.NDArray[np.intp]
 Index = tuple[npt.NDArray[np.intp], ...]
-StatusBox = npt.NDArray[np.int8]
 
 
 def open_results(path: str | Path) -> xr.Dataset:
@@ -50,7 +52,11 @@ def open_results(path: str | Path) -> xr.Dataset:
     if ":" not in str(document.attributes.get("experiment")):  # a user's own is not needed here
         experiment_of(location, document)
     dataset = xr.open_zarr(document.verified(location), chunks=None)
-    ordered: xr.Dataset = dataset.sortby([axis for axis in document.labels if dataset[axis].dtype.kind in "if"])
+    flags = np.array(list(Status), dtype=np.int8)  # JSON has no types, and CF wants one
+    dataset["status"].attrs["flag_values"] = flags
+    numbers = {axis: values for axis, values in document.labels.items() if not isinstance(values[0], str)}
+    unordered = [axis for axis, values in numbers.items() if values != sorted(values)]  # up to 0.8.0
+    ordered: xr.Dataset = dataset.sortby(unordered) if unordered else dataset
     return ordered
 
 
@@ -77,17 +83,15 @@ def damaged_cells(path: str | Path) -> list[DamagedChunk]:
 
 def damage_report(path: str | Path) -> list[str]:
     """Say in lines what `damaged_cells` finds, and what to do; no line for a store without damage."""
-    lines = [
-        f"{each.array}, chunk {'/'.join(map(str, each.chunk))}: {each.cells} finished cells"
-        if each.array != "status"
-        else f"status, chunk {'/'.join(map(str, each.chunk))}: all {each.cells} cells"
-        for each in damaged_cells(path)
-    ]
+    lines = [*read_document(locate(path)).notes, *damage_lines(damaged_cells(path))]
     return [*lines, "run the same sweep again: what was damaged is computed again"] if lines else []
 
 
 def store_experiment(path: str | Path) -> Experiment:
     """Return the experiment whose results a store holds.
+
+    One of a user's own is imported where code is allowed; otherwise, or if it cannot be, it is what the store says of
+    it, which is enough to read and to draw, without its theory.
 
     Raises
     ------
@@ -101,30 +105,55 @@ def store_experiment(path: str | Path) -> Experiment:
 def experiment_of(location: Location, document: Document) -> Experiment:
     """Return the experiment of a store; StoreError if this version does not know it."""
     name = document.attributes.get("experiment")
+    own = ":" in str(name)
+    if own and not code_allowed():
+        return described(document)
     try:
         experiment = get_experiment(name, allow_code=code_allowed())
     except InputError as error:
-        if ":" in str(name):
-            raise InputError(str(error).replace("add --allow-code, or set", "set")) from error
+        if own:
+            return described(document)
         raise StoreError(
             f"store: {location} holds the experiment {name!r}, which this version does not know; upgrade it"
         ) from error
     if [axis.name for axis in experiment.axes] != list(document.labels):
+        if own:
+            return described(document)
         raise StoreError(f"store: {location} has the axes {', '.join(document.labels)}, which are not those of {name}")
     return experiment
 
 
-def sweep_status(path: str | Path, sweep: Sweep) -> StatusBox:
+def sweep_status(
+    path: str | Path,
+    sweep: Sweep,
+    on_damage: Callable[[str], object] = lambda line: None,
+    *,
+    accept_code: bool = False,
+) -> StatusBox:
     """Status of every cell in the box of a sweep.
 
     Missing where the store does not reach, does not exist, or is damaged.
+
+    Parameters
+    ----------
+    path : str or Path
+    sweep : Sweep
+    on_damage : callable
+        Gets a line of each damage.
+    accept_code : bool
+        Whether code of a user's own may be other than that of the finished cells.
     """
     status = np.full(sweep.wanted.shape, Status.MISSING, dtype=np.int8)
     location = locate(path)
     if not location.exists():
         return status
     document = read_document(location)
-    check_identity(location, document, identity(sweep.experiment, {}), sweep.used_settings)
+    check_identity(location, document, identity(sweep.experiment, {}), sweep.used_settings, accept_code=accept_code)
+    check_arrays(location, document, sweep.experiment)
+    verified = document.verified(location)
+    found = read_array(verified, "status")
+    for line in [*document.notes, *damage_lines(verified.damaged.values())]:
+        on_damage(line)
     here, there = [], []
     for axis, labels in sweep.labels.items():
         index = {label: i for i, label in enumerate(document.labels[axis])}
@@ -133,8 +162,14 @@ def sweep_status(path: str | Path, sweep: Sweep) -> StatusBox:
             return status
         here.append([i for i, _ in pairs])
         there.append([j for _, j in pairs])
-    status[np.ix_(*here)] = read_array(document.verified(location), "status")[np.ix_(*there)]
+    status[np.ix_(*here)] = found[np.ix_(*there)]
     return status
+
+
+def changed_code(path: str | Path, sweep: Sweep) -> list[str]:
+    """Functions and experiments of a user's own of which a store has other code, or none, than a sweep."""
+    stored = code_of(read_document(locate(path)))
+    return [name for name, digest in sweep.code.items() if stored.get(name) != digest]
 
 
 def pending(sweep: Sweep, status: StatusBox, *, retry_failed: bool) -> npt.NDArray[np.bool_]:
@@ -150,17 +185,31 @@ class Writer:
 
     Use ``with Writer.open(path, sweep) as writer:``. Cells are indices into the box of the sweep, shape
     (number of cells, number of axes).
+
+    Attributes
+    ----------
+    sweep : Sweep
+    mended : tuple of str
+        What was damaged and has been made missing, so that it is computed again, a line each.
     """
 
     def __init__(self, location: Location, document: Document, sweep: Sweep) -> None:
-        self.sweep = sweep
+        self.sweep, self.mended = sweep, document.notes
         self._file = CellFile(location, document)
         self._positions = [np.array(positions(document.labels[axis], sweep.labels[axis])) for axis in sweep.labels]
 
     @classmethod
     @contextmanager
-    def open(cls, path: str | Path, sweep: Sweep) -> Iterator[Self]:
+    def open(cls, path: str | Path, sweep: Sweep, *, accept_code: bool = False) -> Iterator[Self]:
         """Create or extend the store of a sweep, mend what is damaged, and hold its lock.
+
+        Parameters
+        ----------
+        path : str or Path
+        sweep : Sweep
+        accept_code : bool
+            Whether code of a user's own may be other than that of the finished cells; its digest is then recorded in
+            place of theirs, which stays in the record of this session.
 
         Raises
         ------
@@ -169,15 +218,18 @@ class Writer:
             refuses.
         """
         location = locate(path)
+        accepted: Changed = {}
         with location.lock():
             if location.exists():
-                document = read_document(location)
-                check_identity(location, document, identity(sweep.experiment, {}), sweep.used_settings)
+                document, wanted = read_document(location), identity(sweep.experiment, {})
+                accepted = check_identity(location, document, wanted, sweep.used_settings, accept_code=accept_code)
+                check_arrays(location, document, sweep.experiment)
             else:
                 document = _create(location, sweep)
-            sessions = [*sessions_of(document), provenance.session(sweep.text)]
+            sessions = [*document.sessions, provenance.session(sweep.text, accepted)]
             settings = json.loads(document.attributes["settings"]) | sweep.used_settings
             changes = {"settings": json.dumps(settings, sort_keys=True), "spec": sweep.text}
+            changes |= {MAIN_QUANTITY: sweep.experiment.main, **description_of(sweep.experiment)}
             document = document.with_attributes(changes | {"sessions": json.dumps(sessions)})
             document = extend(location, document, sweep.labels, sweep.wanted)
             try:
@@ -190,7 +242,7 @@ class Writer:
             _end_session(location, document)
 
     def write(self, cells: Cells, outcomes: Sequence[Outcome]) -> None:
-        """Store what became of cells: first the values, last the status that makes them valid."""
+        """Store what became of cells, durably: first the values, last the status that makes them valid."""
         done = np.array([outcome.values is not None for outcome in outcomes])
         at = tuple(place[cells[:, axis]] for axis, place in enumerate(self._positions))
         values = [outcome.values for outcome in outcomes if outcome.values is not None]
@@ -214,49 +266,21 @@ class CellFile:
     ) -> None:
         """Write values of the cells that are done, messages of those that are not, and last the status."""
         try:
-            if done.any():
-                where = tuple(index[done] for index in at)
-                for name, column in columns.items():
-                    self._arrays[name].set_coordinate_selection(where, column)
             old = np.asarray(self._arrays["status"].get_coordinate_selection(at))
             noted = ~done | (old == Status.FAILED)
-            if noted.any():
-                self._arrays["message"].set_coordinate_selection(tuple(index[noted] for index in at), messages[noted])
-            status = np.where(done, Status.DONE, Status.FAILED).astype(np.int8)
-            self._arrays["status"].set_coordinate_selection(at, status)
+            with self._location.batch():
+                for name, column in columns.items() if done.any() else ():
+                    self._arrays[name].set_coordinate_selection(tuple(index[done] for index in at), column)
+                if noted.any():
+                    where = tuple(index[noted] for index in at)
+                    self._arrays["message"].set_coordinate_selection(where, messages[noted])
+            with self._location.batch():
+                status = np.where(done, Status.DONE, Status.FAILED).astype(np.int8)
+                self._arrays["status"].set_coordinate_selection(at, status)
         except (ValueError, RuntimeError) as error:  # a chunk that was changed since the store was opened
             raise StoreError(
                 f"store: {self._location} is damaged ({one_line(error)}); run the same again: it is recomputed"
             ) from error
-
-
-def check_identity(
-    location: Location,
-    document: Document,
-    wanted: Mapping[str, object],
-    settings: Mapping[str, Mapping[str, object]],
-    other: str = "this spec",
-) -> None:
-    """Refuse a sweep, or another store, whose values would not belong with those that are stored."""
-    attributes = document.attributes
-    for key in ("experiment", "revision"):
-        if attributes.get(key) != wanted.get(key):
-            have, value = attributes.get(key), wanted.get(key)
-            raise StoreError(f"store: {location} has {key} {have!r}, {other} {value!r}; use another --store")
-    stored = json.loads(attributes["settings"])
-    for group, values in settings.items():
-        for name, value in values.items() if group in stored else ():
-            if stored[group].get(name) != value:
-                have = stored[group].get(name)
-                if name == "sha256":
-                    raise StoreError(
-                        f"store: {location} was computed with other contents of {group} (sha256 {have}, {other} has "
-                        f"{value}); use another --store, or give the file another name"
-                    )
-                raise StoreError(
-                    f"store: {location} was computed with settings.{group}.{name} = {have!r}, {other} says "
-                    f"{value!r}; use another --store, or set it to {have!r}"
-                )
 
 
 def _create(location: Location, sweep: Sweep) -> Document:
@@ -267,51 +291,15 @@ def _create(location: Location, sweep: Sweep) -> Document:
         "Conventions": "CF-1.11",
         "coordinates": "message",  # text beside the numbers: reductions and masks leave it alone
         **identity(sweep.experiment, sweep.used_settings),
+        MAIN_QUANTITY: sweep.experiment.main,
+        **description_of(sweep.experiment),
         "sessions": "[]",
     }
     location.publish(new_store(sweep.experiment, sweep.labels, status, attributes))
     return read_document(location)
 
 
-def extend(
-    location: Location, document: Document, labels: Mapping[str, Sequence[Label]], wanted: npt.NDArray[np.bool_]
-) -> Document:
-    """Mend a store, add labels that it does not have, and publish the document; returns what was published.
-
-    Nothing is visible before the last write, and a kill at any point of it is made good by the next extension.
-    """
-    location.tidy()
-    old = document.labels
-    new = {axis: list(dict.fromkeys([*old[axis], *labels[axis]])) for axis in old}
-    verified = document.verified(location)
-    status = read_array(verified, "status")
-    layout = document.layouts["status"]
-    for damaged in verified.damaged.values():
-        if damaged.array == "status":  # which cells were skipped is known of this sweep alone
-            status[layout.cells(damaged.chunk)] = Status.SKIPPED
-    grown = np.full([len(values) for values in new.values()], Status.SKIPPED, dtype=np.int8)
-    grown[tuple(slice(0, length) for length in status.shape)] = status
-    here = np.ix_(*(positions(values, labels[axis]) for axis, values in new.items()))
-    grown[here] = np.where(wanted & (grown[here] == Status.SKIPPED), Status.MISSING, grown[here])
-    document = document.with_labels(new).with_attributes({"epsweep_format": FORMAT})
-    arrays = document.arrays(location)
-    if new != old:
-        write_labels(arrays, new)
-    if new != old or verified.damaged or (grown[tuple(map(slice, status.shape))] != status).any():
-        arrays["status"][:] = grown
-    beside = [each for each in verified.damaged.values() if each.array != "status"]
-    location.delete(f"{each.array}/c/{'/'.join(map(str, each.chunk))}" for each in beside)
-    mend_copies(location, document)
-    location.write({ROOT: document.dump()})
-    return document
-
-
-def sessions_of(document: Document) -> list[dict[str, object]]:
-    """Runs that wrote to a store."""
-    return list(json.loads(document.attributes["sessions"]))
-
-
 def _end_session(location: Location, document: Document) -> None:
-    sessions = sessions_of(document)
+    sessions = document.sessions
     sessions[-1]["ended"] = provenance.now()
-    location.write({ROOT: document.with_attributes({"sessions": json.dumps(sessions)}).dump()})
+    write_document(location, document.with_attributes({"sessions": json.dumps(sessions)}))

@@ -13,11 +13,13 @@ from zarr.dtype import VariableLengthUTF8
 
 from pipeline.experiment import Experiment, Label
 
-FORMAT = 2  # 1, of epsweep 0.2.0 and before: no checksums, which its chunks never get
+FORMAT = 3  # 2, up to 0.8.0: numbers in the order they came; 1, up to 0.2.0: no checksums, which its chunks never get
+MAIN_QUANTITY = "main_quantity"
+"""Attribute of a store that names the quantity of its curves."""
 _CHUNK_CELLS = 8192
 _CHUNK_LABELS = 1024
-_TEXT: Any = VariableLengthUTF8()
-_COORDINATES: Mapping[type, Any] = {str: _TEXT, int: "int64", float: "float64"}
+TEXT: Any = VariableLengthUTF8()
+_COORDINATES: Mapping[type, Any] = {str: TEXT, int: "int64", float: "float64"}
 _COMPRESSORS: Any = (ZstdCodec(), Crc32cCodec())  # a chunk that was changed is found when it is read
 
 
@@ -56,7 +58,7 @@ def create_arrays(group: zarr.Group, experiment: Experiment, labels: Mapping[str
             fill_value="" if axis.kind is str else 0,
             compressors=_COMPRESSORS,
             dimension_names=(axis.name,),
-            attributes={"long_name": axis.description},
+            attributes=_described(axis.description, axis.comment),
         )
         coordinate[:] = label_array(labels[axis.name])
     lengths = [len(labels[axis.name]) for axis in experiment.axes]
@@ -72,22 +74,27 @@ def create_arrays(group: zarr.Group, experiment: Experiment, labels: Mapping[str
             quantity.name,
             dtype=quantity.dtype,
             fill_value=math.nan if floating else -1,
-            attributes={"long_name": quantity.long_name, "units": quantity.units},
+            attributes=_described(quantity.long_name, quantity.comment) | {"units": quantity.units},
             **common,
         )
     meanings: dict[str, Any] = {
-        "long_name": "state of the cell; other variables are valid where it is done",
+        **_described("state of the cell", "other variables are valid where it is done"),
         "flag_values": [int(status) for status in Status],
         "flag_meanings": " ".join(status.name.lower() for status in Status),
     }
     group.create_array("status", dtype="int8", fill_value=0, attributes=meanings, **common)
     group.create_array(
         "message",
-        dtype=_TEXT,
+        dtype=TEXT,
         fill_value="",
         attributes={"long_name": "why a failed cell failed"},
         **common,
     )
+
+
+def _described(long_name: str, comment: str) -> dict[str, Any]:
+    """Attributes by which an array is described (CF conventions)."""
+    return {"long_name": long_name} | ({"comment": comment} if comment else {})
 
 
 def label_array(labels: Sequence[Label]) -> Any:

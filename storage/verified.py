@@ -1,17 +1,19 @@
-"""Reading that believes nothing: chunks are checked as they are read, and status admits what is damaged.
+"""Reading that verifies: chunks are checked as they are read, and status admits what is damaged.
 
 A chunk of a quantity that is damaged or lost reads as not computed, and the cells that were done in it as missing, so
 that no value is ever taken for one that was computed and a rerun computes just these again.
 """
 
 import asyncio
+import json
 import math
-from collections.abc import AsyncGenerator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import google_crc32c
 import numpy as np
+import numpy.typing as npt
 import zarr
 from numcodecs.zstd import Zstd
 from zarr.abc.store import ByteRequest, Store
@@ -22,6 +24,8 @@ from pipeline.errors import StoreError
 from storage.location import ROOT
 from storage.schema import Status
 
+SEPARATORS = ("/", ".")
+_STATES = np.array(list(Status), dtype=np.int8)
 _TYPES = ("string", "int8", "int16", "int32", "int64", "float32", "float64")
 
 
@@ -36,6 +40,8 @@ class Layout:
     dimensions : tuple of str
     checked : bool
         Whether its chunks carry a checksum, and a chunk with a finished cell is always there.
+    separator : {"/", "."}
+        In the keys of its chunks; a growth that changes the order of labels writes those of the other separator.
     """
 
     name: str
@@ -43,6 +49,7 @@ class Layout:
     chunks: tuple[int, ...]
     dimensions: tuple[str, ...]
     checked: bool
+    separator: str = "/"
 
     @classmethod
     def parse(cls, name: str, metadata: Mapping[str, Any]) -> "Layout":
@@ -54,7 +61,8 @@ class Layout:
             raise ValueError(f"{name} is stored as {kind!r} by the codecs {codecs}, which are not read")
         if metadata["node_type"] != "array" or metadata["zarr_format"] != 3 or metadata.get("storage_transformers"):
             raise ValueError(f"{name} is not a plain array")
-        if grid["name"] != "regular" or encoding["name"] != "default" or encoding["configuration"]["separator"] != "/":
+        separator = encoding["configuration"]["separator"]
+        if grid["name"] != "regular" or encoding["name"] != "default" or separator not in SEPARATORS:
             raise ValueError(f"{name} has another grid of chunks")
         shape, chunks = tuple(metadata["shape"]), tuple(grid["configuration"]["chunk_shape"])
         dimensions = tuple(metadata["dimension_names"])
@@ -63,7 +71,18 @@ class Layout:
             dimensions
         ):
             raise ValueError(f"{name} has the shape {shape} in chunks of {chunks}")
-        return cls(name, shape, chunks, dimensions, codecs[-1] == "crc32c")
+        return cls(name, shape, chunks, dimensions, codecs[-1] == "crc32c", separator)
+
+    def key(self, chunk: tuple[int, ...]) -> str:
+        """Key of a chunk."""
+        return f"{self.name}/" + self.separator.join(map(str, ("c", *chunk)))
+
+    def chunk(self, key: str) -> tuple[int, ...] | None:
+        """Chunk of a key; None if it is not that of one of its chunks."""
+        first, *indices = key.removeprefix(f"{self.name}/").split(self.separator)
+        if first != "c" or len(indices) != len(self.shape) or not all(map(str.isdecimal, indices)):
+            return None
+        return tuple(map(int, indices))
 
     def cells(self, chunk: tuple[int, ...]) -> tuple[slice, ...]:
         """Box of the cells of a chunk."""
@@ -90,7 +109,7 @@ class DamagedChunk:
     chunk : tuple of int
         Its place in the grid of chunks.
     cells : int
-        Finished cells that it held; for `status` all its cells, as it no longer says.
+        Finished cells that it held; for `status` those that may have been finished, as it no longer says.
     """
 
     array: str
@@ -153,10 +172,20 @@ class Verified(Pinned):
         What has been found so far.
     """
 
-    def __init__(self, store: Store, root: bytes, layouts: Mapping[str, Layout]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        root: bytes,
+        layouts: Mapping[str, Layout],
+        name: str,
+        asked: Callable[[], npt.NDArray[np.bool_]],
+    ) -> None:
         super().__init__(store, root)
         self.layouts = layouts
         self.damaged: dict[tuple[str, tuple[int, ...]], DamagedChunk] = {}
+        self._name = name
+        self._asked = asked  # which cells a specification asked for
+        self._seen: set[str] = set()  # keys of chunks that were there
         self._status = layouts["status"]
         self._beside = {
             name: layout
@@ -165,55 +194,92 @@ class Verified(Pinned):
         }
 
     def _with_store(self, store: Store) -> "Verified":
-        changed = type(self)(store, self._root, self.layouts)
-        changed.damaged = self.damaged
+        changed = type(self)(store, self._root, self.layouts, self._name, self._asked)
+        changed.damaged, changed._seen = self.damaged, self._seen
         return changed
 
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
         """Content of a key; None for a chunk that is damaged."""
         found = await super().get(key, prototype, byte_range)
-        name, _, indices = key.partition("/c/")
-        if not indices or name not in self.layouts:
+        layout = self.layouts.get(key.partition("/")[0])
+        chunk = None if layout is None else layout.chunk(key)
+        if layout is None or chunk is None:
             return found
-        if name == "status":
-            return await self._masked(found, tuple(map(int, indices.split("/"))), prototype)
-        if found is None or self.layouts[name].is_whole(found.to_bytes()):
+        if layout is self._status:
+            return await self._masked(found, chunk, prototype)
+        if found is None and key in self._seen:
+            await self._require_same_order()
+            self._note(layout.name, chunk, 0)
+        if found is None or layout.is_whole(found.to_bytes()):
             return found
-        if name not in self._beside:
+        if layout.name not in self._beside:
             raise ValueError(f"{key} was changed")
-        self._note(name, tuple(map(int, indices.split("/"))), 0)
+        self._note(layout.name, chunk, 0)
         return None
 
     async def _masked(self, found: Buffer | None, chunk: tuple[int, ...], prototype: BufferPrototype) -> Buffer | None:
-        """Chunk of the status, read before what it vouches for, without the cells whose values are damaged."""
-        status = self._decode_status(found)
-        if status is None:
-            if found is not None or self._status.checked:
-                cells = math.prod(part.stop - part.start for part in self._status.cells(chunk))
-                self._note("status", chunk, cells)
-            return None
-        names = [name for name in self._beside if name != "status"]
-        contents = await asyncio.gather(*(self._chunk(name, chunk) for name in names))
-        lost = np.zeros(status.shape, dtype=bool)
-        for name, content in zip(names, contents, strict=True):
-            layout = self._beside[name]
-            vouched = status == (Status.FAILED if name == "message" else Status.DONE)
-            broken = layout.checked and vouched.any() if content is None else not layout.is_whole(content)
-            if broken:
-                self._note(name, chunk, int(vouched.sum()))
-                lost |= vouched
-        return self._encode_status(np.where(lost, np.int8(Status.MISSING), status), prototype) if lost.any() else found
+        """Chunk of the status, read before what it vouches for, without the cells whose values are damaged.
 
-    async def _chunk(self, name: str, chunk: tuple[int, ...]) -> bytes | None:
-        found = await self._store.get(f"{name}/c/{'/'.join(map(str, chunk))}", default_buffer_prototype())
+        Of cells whose state it does not say, those are missing that a specification asked for; others are skipped.
+        """
+        if found is None:
+            await self._require_same_order()
+        status, cells = self._decode_status(found), self._status.cells(chunk)
+        inside = tuple(slice(0, part.stop - part.start) for part in cells)
+        unknown = np.ones(self._status.chunks, dtype=bool)[inside]
+        if status is not None:
+            unknown = ~np.isin(status[inside], _STATES)
+        if unknown.any():
+            asked = self._asked()[cells]
+            if found is not None or self._status.checked or not asked.all():  # format 1: none where all are missing
+                self._note("status", chunk, int((asked & unknown).sum()))
+            status = np.zeros(self._status.chunks, dtype=np.int8) if status is None else status.copy()
+            status[inside][unknown] = np.where(asked, Status.MISSING, Status.SKIPPED)[unknown]
+        lost = await self._unvouched(status, chunk)
+        if not (unknown.any() or lost.any()):
+            return found
+        return self._encode_status(np.where(lost, np.int8(Status.MISSING), status), prototype)
+
+    async def _unvouched(self, status: Any, chunk: tuple[int, ...]) -> Any:
+        """Finished cells of a chunk of which something is damaged."""
+        lost = np.zeros(status.shape, dtype=bool)
+        beside = [layout for layout in self._beside.values() if layout is not self._status]
+        contents = await asyncio.gather(*(self._content(layout.key(chunk)) for layout in beside))
+        for layout, content in zip(beside, contents, strict=True):
+            vouched = status == (Status.FAILED if layout.name == "message" else Status.DONE)
+            if content is not None:
+                self._seen.add(layout.key(chunk))
+            if layout.checked and vouched.any() if content is None else not layout.is_whole(content):
+                if content is None:
+                    await self._require_same_order()
+                self._note(layout.name, chunk, int(vouched.sum()))
+                lost |= vouched
+        return lost
+
+    async def _content(self, key: str) -> bytes | None:
+        found = await self._store.get(key, default_buffer_prototype())
         return None if found is None else found.to_bytes()
+
+    async def _require_same_order(self) -> None:
+        """Raise StoreError where chunks are gone because another order of labels has followed that of the root."""
+        root = await self._content(ROOT)
+        try:
+            metadata = json.loads(root or b"")["consolidated_metadata"]["metadata"]
+            now = {name: Layout.parse(name, each).separator for name, each in metadata.items()}
+        except (ValueError, KeyError, TypeError):
+            return
+        if any(layout.separator != now.get(name) for name, layout in self.layouts.items()):
+            raise StoreError(
+                f"store: {self._name} has been put in another order by runs that added labels since it was opened; "
+                "open it again"
+            )
 
     def _decode_status(self, found: Buffer | None) -> Any:
         """Cells of a chunk of the status; None if it is damaged or not there."""
         if found is None or not self._status.is_whole(data := found.to_bytes()):
             return None
         status = np.frombuffer(Zstd().decode(data[:-4] if self._status.checked else data), dtype=np.int8)
-        return status if status.size == math.prod(self._status.chunks) else None
+        return status.reshape(self._status.chunks) if status.size == math.prod(self._status.chunks) else None
 
     def _encode_status(self, status: Any, prototype: BufferPrototype) -> Buffer:
         data = bytes(Zstd().encode(status))

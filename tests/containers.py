@@ -192,7 +192,7 @@ class Stack:
         isolated = ["bwrap", "--clearenv", *mounts, "--cap-drop", "ALL"]
         isolated += ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
         isolated += ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"]
-        isolated += ["env", f"--chdir={image.folder}"]
+        isolated += ["env", f"--chdir={service.get('working_dir', image.folder)}"]
         return ["nsenter", f"--target={self._init}", "--mount", "--net", "--pid", "--", *isolated, *command]
 
     def _volume(self, source: str, user: str) -> Path:

@@ -13,6 +13,8 @@ BLOCK = {
     "seeds": "3",
 }
 
+within_flow = []  # what the flow of a test of the dispatcher is to do
+
 
 def calls(workspace: Path) -> list[str]:
     """One line a matrix that the workspace's functions have generated."""

@@ -10,11 +10,12 @@ import ssl
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
 from distributed.security import Security
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from pipeline.errors import InputError, one_line, shown
+from pipeline.spec_text import load_yaml
+from pipeline.validation import quoted
 
 _FOLDER = Path(__file__).parent
 _LARGEST_BYTES = 2**16
@@ -128,9 +129,11 @@ def load_profile(name: str) -> Profile:
     if len(content) > _LARGEST_BYTES:
         raise InputError(f"cluster: {name}: a profile has at most {_LARGEST_BYTES} bytes")
     try:
-        document = yaml.safe_load(content)
-    except Exception as error:  # tags such as !!timestamp raise what they like
-        raise InputError(f"cluster: {name} is not valid YAML ({one_line(error)})") from error
+        document = load_yaml(content.decode("utf-8"), "a profile")
+    except UnicodeDecodeError as error:
+        raise InputError(f"cluster: {name} is not UTF-8 text ({error.reason}); name a YAML file") from error
+    except InputError as error:
+        raise InputError(f"cluster: {name}: {error}") from error
     try:
         profile = Profile.model_validate(document)
     except ValidationError as error:
@@ -146,7 +149,7 @@ def _reason(error: ValidationError) -> str:
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "value_error":
         return f"{'.'.join(keys)}: {message}" if keys else message
-    value = "" if first["type"] == "missing" else f" (it is {shown(first['input'])})"
+    value = "" if first["type"] == "missing" else f" (it is {shown(first['input'])}){quoted(first)}"
     allowed = ", ".join(field.alias or name for name, field in Profile.model_fields.items())
     return f"{'.'.join(keys) or 'the profile'}: {message}{value}; a profile has {allowed}"
 

@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from flows.report.embedded import curve_data
 from flows.report.facts import Facts
-from flows.report.tables import Finding, finding_sections
+from flows.report.tables import ABOUT_INTERVALS, Finding, finding_sections
 from pipeline.experiment import Experiment
 from storage import open_results, store_experiment
 
@@ -89,6 +89,7 @@ def report_page(name: str, ds: xr.Dataset, experiment: Experiment, findings: Seq
     return environment.from_string(_asset("report.html")).render(
         facts=Facts(name, ds, experiment),
         findings=finding_sections(findings),
+        about_intervals=ABOUT_INTERVALS,
         curves=curves,
         data=_json(curves),
         style=_trusted(_asset("report.css")),

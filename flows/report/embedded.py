@@ -3,16 +3,18 @@
 import json
 import math
 from collections.abc import Collection, Mapping, Sequence
+from itertools import product
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from flows.panels import COLOURS, line_places
+from flows.chosen import chosen_figures, select
+from flows.colours import COLOURS, line_places
 from pipeline.errors import InputError
 from pipeline.experiment import Experiment, Label, Quantity
-from pipeline.grid import declared_figures
+from pipeline.figure import Figure
 from storage import Status, median_curves
 from storage.curves import TRIALS
 
@@ -77,7 +79,8 @@ def curve_data(ds: xr.Dataset, experiment: Experiment) -> dict[str, Any] | None:
         ],
         "trials": {"name": TRIALS, "labels": ds[TRIALS].values.tolist()},
         "quantities": [
-            {"name": each.name, "text": each.long_name, "units": each.units, "label": each.label} for each in kept
+            {"name": each.name, "text": each.description, "units": each.units, "label": each.axis_label}
+            for each in kept
         ],
         "figures": _figures(ds, experiment, labels, list(values)),
         "main": experiment.main,
@@ -118,31 +121,48 @@ def _statistics(ds: xr.Dataset, quantity: Quantity, order: list[str]) -> npt.NDA
 def _figures(
     ds: xr.Dataset, experiment: Experiment, labels: Mapping[str, list[Label]], shown: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """What the figures set that the specification declares, as places in lists; those along a diagonal are left out."""
+    """What the figures on disk set, as places in lists; those along a diagonal and without a curve are left out."""
     try:
-        declared = declared_figures(ds.attrs.get("spec", ""), experiment)
+        figures = chosen_figures(ds, experiment, {})
     except InputError:
         return []
-    names = list(labels)
-    return [
-        {
-            "name": figure.name,
-            "quantity": shown.index(figure.y),
-            "x": names.index(figure.x),
-            "lines": names.index(figure.lines),
-            "at": {names.index(axis): labels[axis].index(label) for axis, label in figure.at.items()},
-            "statistic": figure.statistic,
-            "beside": [name for name in figure.beside if name in shown],
-            "xScale": figure.x_scale,
-            "yScale": figure.y_scale,
-            "yLeast": figure.y_least,
-        }
-        for figure in declared
-        if figure.y in shown
-        and not figure.where
-        and len(labels[figure.x]) > 1
-        and all(label in labels[axis] for axis, label in figure.at.items())
-    ]
+    names, found = list(labels), []
+    for figure in figures:
+        there = all(label in labels[axis] for axis, label in figure.at.items())
+        if figure.y not in shown or figure.where or not there or len(labels[figure.x]) < 2:
+            continue
+        held = _held(ds, experiment, figure)
+        found.append(
+            {
+                "name": figure.name,
+                "quantity": shown.index(figure.y),
+                "x": names.index(figure.x),
+                "lines": names.index(figure.lines),
+                "only": [i for i, each in enumerate(labels[figure.lines]) if each in figure.only[figure.lines]]
+                if figure.lines in figure.only
+                else None,
+                "at": {names.index(axis): labels[axis].index(label) for axis, label in held.items()},
+                "statistic": figure.statistic,
+                "beside": [name for name in figure.beside if name in shown],
+                "xScale": figure.x_scale,
+                "yScale": figure.y_scale,
+                "yLeast": figure.y_least,
+            }
+        )
+    return found
+
+
+def _held(ds: xr.Dataset, experiment: Experiment, figure: Figure) -> dict[str, Label]:
+    """Labels of the first panel that has a curve, those at which the figure is held included."""
+    try:
+        curves, held, _ = select(ds, experiment, figure)
+    except InputError:
+        return dict(figure.at)
+    for each in product(*(curves[axis].values.tolist() for axis in figure.panels or ())):
+        panel = dict(zip(figure.panels or (), each, strict=True))
+        if bool(curves[figure.y].sel(panel).notnull().any()):
+            return {**held, **panel}
+    return dict(figure.at)
 
 
 def _theory(

@@ -14,7 +14,8 @@ import xarray as xr
 from flows.report.tables import Table, number
 from pipeline.errors import one_line
 from pipeline.experiment import Experiment, Label
-from storage import Status
+from pipeline.grid import CODE
+from storage import Status, grouped_failures
 
 _NAMED_FAILURES = 20
 _SHOWN_LABELS = 16
@@ -98,22 +99,14 @@ class Facts:
 
     @cached_property
     def failures(self) -> Table | None:
-        """The first cells that failed, with their messages."""
-        failed = np.argwhere(self._status == Status.FAILED)
-        if not len(failed):
+        """The cells that failed, by their message."""
+        groups = grouped_failures(self._ds)
+        if not groups:
             return None
-        labels = {axis: self._ds[axis].values.tolist() for axis in map(str, self._ds["status"].dims)}
-        messages = self._ds["message"]
-        rows = [
-            (
-                ", ".join(f"{axis} = {values[i]}" for (axis, values), i in zip(labels.items(), cell, strict=True)),
-                str(messages[tuple(cell)].item()),
-            )
-            for cell in failed[:_NAMED_FAILURES]
-        ]
-        more = len(failed) - len(rows)
+        rows = [(f"{each.cells:,}", each.message, each.first) for each in groups[:_NAMED_FAILURES]]
+        more = sum(each.cells for each in groups[_NAMED_FAILURES:])
         note = f"{more:,} more failed: epsweep export {shlex.quote(self.store)} cells.csv names them all."
-        return Table("Failed cells", ("Cell", "Message"), rows, note=note if more else "")
+        return Table("Failed cells", ("Cells", "Message", "First cell"), rows, note=note if more else "")
 
     @cached_property
     def runs(self) -> Table:
@@ -134,6 +127,11 @@ class Facts:
     def seconds(self) -> float:
         """Computing time of all cells that are done."""
         return float(self._cost.sum()) if _COST in self._ds else 0.0
+
+    @property
+    def spent(self) -> str:
+        """Computing time of all cells that are done, in a sentence."""
+        return f"{self.seconds:,.2f} seconds of computing, measured in the cells and summed over those that are done."
 
     @cached_property
     def _cost(self) -> xr.DataArray:
@@ -184,7 +182,7 @@ class Facts:
         rows = [
             (group, ", ".join(f"{name} = {_value(value)}" for name, value in values.items()))
             for group, values in self._settings.items()
-            if "sha256" not in values
+            if "sha256" not in values and CODE not in values
         ]
         return Table("Settings that influence values", ("Group", "Settings"), rows)
 
@@ -193,6 +191,12 @@ class Facts:
         """Files of the sweep and the digests of their contents."""
         rows = [(name, str(values["sha256"])) for name, values in self._settings.items() if "sha256" in values]
         return Table("Files", ("File", "SHA-256"), rows)
+
+    @cached_property
+    def code(self) -> Table:
+        """Functions and experiments of a user's own and the digests of their code."""
+        rows = [(name, str(values[CODE])) for name, values in self._settings.items() if CODE in values]
+        return Table("Code of one's own", ("Name", "SHA-256"), rows)
 
     @cached_property
     def specs(self) -> list[tuple[str, str]]:

@@ -87,7 +87,7 @@
 
   function adopt(figure) { // what a declared figure sets; false if it has no curve
     const { quantity, x, lines, statistic, beside, xScale, yScale } = figure;
-    const drawn = new Set(axes[lines].labels.keys());
+    const drawn = new Set(figure.only ?? axes[lines].labels.keys());
     Object.assign(state, { quantity, x, lines, statistic, beside, xScale, yScale, drawn });
     const found = holdBest(figure.at);
     state.drawn = new Set(curves().filter(({ points }) => points.length).map(({ line }) => line));
@@ -265,7 +265,7 @@
         hovertext: fits.map((point) => hover(point, label)), hoverinfo: "text", showlegend: true });
     }
     state.beside.forEach((name, i) => made.push(...beside(drawn, ({ place }) => medianOf(place, name),
-      { name: `beside: ${quantities.find((each) => each.name === name).label || name}`, meta: "beside", mode: "lines",
+      { name: `median of ${quantities.find((each) => each.name === name).label}`, meta: "beside", mode: "lines",
         dash: THEORY_DASHES[i % THEORY_DASHES.length] })));
     if (state.bound && hasBound()) {
       made.push(...beside(drawn, ({ bound }) => bound,
@@ -285,7 +285,7 @@
     const one = axes[state.x].labels.filter((x) => shared.has(x)).map((x) => ({ x, y: shared.get(x) }));
     const found = (same ? [{ line: null, points: one }] : lines).filter(({ points }) => points.length);
     const [low, high] = measured(drawn);
-    const seen = every.some(({ y }) => y >= low && y <= high) ? "" : ", out of sight";
+    const seen = every.some(({ y }) => y >= low && y <= high) ? "" : ", outside the range shown";
     return found.map(({ line, points }, i) => ({
       x: points.map((point) => point.x), y: points.map((point) => point.y), type: "scatter", mode,
       name: `${folded(name)}${seen}`, line: { color: line === null ? GREY : colourOf(line), width: 1.5, dash },
@@ -318,7 +318,7 @@
   function layout(drawn) {
     const [low, high] = measured(drawn), xs = drawn.flatMap(({ fits }) => fits.map((point) => point.x));
     const range = [low, high].map((end) => (state.yScale === "log" ? Math.log10(end) : end));
-    const x = axes[state.x], { name, units, label } = quantities[state.quantity];
+    const x = axes[state.x], { label } = quantities[state.quantity];
     const each = { tickmode: "array", tickvals: x.labels, ticktext: x.labels.map(plain) };
     const few = x.labels.length <= MOST_TICKS ? each : tickStep(state.xScale, Math.min(...xs), Math.max(...xs));
     const ticks = x.numeric ? few : { ...each, categoryorder: "array", categoryarray: x.labels };
@@ -329,7 +329,7 @@
         title: { text: `${plain(x.text)} ${plain(x.name)}` } },
       yaxis: { ...axis, ...tickStep(state.yScale, low, high), type: state.yScale,
         ...(range.every(Number.isFinite) ? { range } : {}),
-        title: { text: plain(label || (units === "1" ? name : `${name} (${units})`)) } },
+        title: { text: plain(label) } },
       height: element("plot").clientHeight, margin: { l: 50, r: 10, t: 15, b: 40 }, hovermode: "closest",
       paper_bgcolor: "#fff", plot_bgcolor: "#fff",
       legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom", itemclick: false, itemdoubleclick: false },

@@ -4,7 +4,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-_MOST_OPEN = 20
+LEVEL = 0.95  # of intervals, that of pipeline.fits
+ABOUT_INTERVALS = (
+    "Each trial is fitted alone. With several trials an estimate is the mean of their powers and stands with its 95 % "
+    "confidence interval, Student's for that mean, which tells of the spread between trials and not of a law that does "
+    "not hold; with one trial it is the power of that trial, without an interval."
+)
 
 
 @dataclass(frozen=True)
@@ -56,23 +61,36 @@ class Finding:
     where: str
 
 
-def finding_sections(findings: Sequence[Finding]) -> list[tuple[str, Table, Table | None]]:
-    """A heading, the table of the first findings and that of the others, each section that has findings."""
-    sections: dict[str, list[Finding]] = {}
+def finding_sections(findings: Sequence[Finding]) -> list[tuple[str, int, list[tuple[str, Table]]]]:
+    """A heading, the number of findings, and for each kind of finding what is said of it in one line and its table."""
+    sections: dict[str, dict[str, list[Finding]]] = {}
     for finding in findings:
-        sections.setdefault(finding.section, []).append(finding)
-    return [(section, *_tables(section, found)) for section, found in sections.items()]
-
-
-def _tables(section: str, findings: list[Finding]) -> tuple[Table, Table | None]:
-    header = ("Name", "Where", "Expected", "Estimate", "Interval")
-    rows = [
-        (each.name, each.where, each.expected, number(each.estimate), _interval(each.interval)) for each in findings
+        sections.setdefault(finding.section, {}).setdefault(finding.name, []).append(finding)
+    return [
+        (
+            section,
+            sum(map(len, kinds.values())),
+            [(_summary(name, found), _table(name, found)) for name, found in kinds.items()],
+        )
+        for section, kinds in sections.items()
     ]
-    first, others = Table(section, header, rows[:_MOST_OPEN], 3), rows[_MOST_OPEN:]
-    if not others:
-        return first, None
-    return first, Table(f"{section}, from row {_MOST_OPEN + 1} on", header, others, 3)
+
+
+def _summary(name: str, found: Sequence[Finding]) -> str:
+    estimates = [each.estimate for each in found if math.isfinite(each.estimate)]
+    if not estimates:
+        return f"{name}: {found[0].where}"
+    least, most = number(min(estimates)), number(max(estimates))
+    span = least if least == most else f"{least} to {most}"
+    expected = {each.expected for each in found if each.expected}
+    one = f"; expected: {next(iter(expected))}" if len(expected) == 1 else ""
+    return f"{name}: {span} ({len(estimates)} curve{'s' if len(estimates) > 1 else ''}){one}"
+
+
+def _table(name: str, found: Sequence[Finding]) -> Table:
+    header = ("Name", "Where", "Expected", "Estimate", f"{LEVEL:.0%} confidence interval".replace("%", " %"))
+    rows = [(each.name, each.where, each.expected, number(each.estimate), _interval(each.interval)) for each in found]
+    return Table(name, header, rows, 3)
 
 
 def number(value: float) -> str:

@@ -10,7 +10,7 @@ from pipeline.experiments.attention import ATTENTION
 from pipeline.experiments.diagnostics import DIAGNOSTICS
 from pipeline.experiments.epsilon_rank import EPSILON_RANK
 from pipeline.experiments.spectrum import SPECTRUM
-from pipeline.functions import imported
+from pipeline.own_code import imported
 
 ALLOW_CODE = "EPSWEEP_ALLOW_CODE"
 EXPERIMENTS: dict[str, Experiment] = {

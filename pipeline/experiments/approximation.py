@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.approximation import Problem, get_method
 from pipeline.arrays import FloatArray, Matrix
-from pipeline.certificates import CertificateSettings
+from pipeline.certificates import RELIANCE, CertificateSettings
 from pipeline.embedding import CLOSED_FORMS, EmbeddingSettings
 from pipeline.experiment import (
     Axis,
@@ -323,7 +323,7 @@ RANK_WITHIN_SIZE = Constraint(
 APPROXIMATION = Experiment(
     name="approximation",
     summary="relative max-norm error of rank-r approximations",
-    revision=5,
+    revision=6,
     axes=(
         FUNCTION,
         SAMPLING,
@@ -337,17 +337,23 @@ APPROXIMATION = Experiment(
     quantities=(
         Quantity(
             "epsilon",
-            "relative max-norm error max|F - G| / max|F|, an upper bound of the best possible",
+            "relative max-norm error",
             label="relative error ε",
+            comment="max|F - G| / max|F|, an upper bound of the best possible",
         ),
-        Quantity("lower_bound", "certified lower bound of the best possible relative max-norm error"),
+        Quantity(
+            "lower_bound",
+            "certified lower bound of ε",
+            comment=f"no G of this rank has a smaller relative max-norm error; {RELIANCE}",
+        ),
         Quantity("max_norm", "largest absolute entry of F"),
         Quantity("iterations", "steps of the method", dtype="int32"),
-        Quantity("guarantee", "what a theorem promises of epsilon, for methods that have one", optional=True),
+        Quantity("guarantee", "promised bound of ε", comment="by a theorem, for methods that have one", optional=True),
         Quantity(
             "seconds",
-            "computing time of the approximation, with a share of the matrix and its decomposition",
+            "computing time",
             units="s",
+            comment="of the approximation, with a share of the matrix and its decomposition",
         ),
     ),
     main="epsilon",

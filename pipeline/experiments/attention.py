@@ -15,6 +15,7 @@ import numpy as np
 
 from pipeline.approximation import Problem, get_method
 from pipeline.arrays import FloatArray, Matrix
+from pipeline.certificates import RELIANCE
 from pipeline.errors import InputError
 from pipeline.experiment import Case, Columns, Constraint, Cost, Experiment, Quantity, Spread
 from pipeline.experiments.approximation import (
@@ -190,7 +191,7 @@ _BOUNDED = [name for name, sampling in SAMPLINGS.items() if sampling.domain in (
 ATTENTION = Experiment(
     name="attention",
     summary="error of attention's output under rank-r approximations of its matrix",
-    revision=1,
+    revision=2,
     axes=(
         SAMPLING,
         DIMENSION,
@@ -203,30 +204,37 @@ ATTENTION = Experiment(
     quantities=(
         Quantity(
             "output_error",
-            "max-norm error of attention's output D^-1 A V / its max norm",
-            label="relative error of D⁻¹AV",
+            "relative error of D⁻¹AV",
+            comment="max-norm error of attention's output D^-1 A V / its max norm",
         ),
-        Quantity("weight_error", "largest l1 distance of a row of D^-1 A, the weights of a query"),
-        Quantity("row_sum_error", "largest relative error of a row sum of A; above 1 if one is negative"),
-        Quantity("negative_rows", "rows of which the approximation sums to less than 0", dtype="int32"),
+        Quantity("weight_error", "largest ℓ1 error of a row of D⁻¹A", comment="the weights of a query"),
+        Quantity("row_sum_error", "largest relative error of a row sum of A", comment="above 1 if one is negative"),
+        Quantity(
+            "negative_rows",
+            "rows with a negative sum",
+            dtype="int32",
+            comment="rows of which the approximation sums to less than 0",
+        ),
         Quantity(
             "epsilon",
-            "relative max-norm error max|A - G| / max|A|, an upper bound of the best possible",
+            "relative max-norm error of A",
             label="relative error ε of A",
+            comment="max|A - G| / max|A|, an upper bound of the best possible",
         ),
-        Quantity("epsilon_bound", "certified lower bound of the best possible epsilon"),
+        Quantity("epsilon_bound", "certified lower bound of ε", comment=f"of the best possible; {RELIANCE}"),
         Quantity(
             "theorem_rank",
-            "rank at which Budzinskiy's Theorem 3.8 promises that error of A",
+            "rank of Theorem 3.8",
             optional=True,
-            label="rank of Theorem 3.8",
+            comment="rank at which Budzinskiy's Theorem 3.8 promises that error of A",
         ),
         Quantity("max_norm", "largest entry of A"),
         Quantity("iterations", "steps of the method", dtype="int32"),
         Quantity(
             "seconds",
-            "computing time of the approximation, with a share of the matrix, its decomposition and the exact output",
+            "computing time",
             units="s",
+            comment="of the approximation, with a share of the matrix, its decomposition and the exact output",
         ),
     ),
     main="output_error",

@@ -38,7 +38,7 @@ from pipeline.functions import get_function
 from pipeline.matrix import FunctionMatrix
 from pipeline.passes import max_error, max_norm
 from pipeline.sampling import SAMPLINGS
-from pipeline.svd import Decomposition, lapack_svd
+from pipeline.svd import Decomposition, lapack_svd, power_of_two
 from pipeline.tensor import sample_points
 
 _STEP = (3e-4, 2e-9, 2e-9)  # seconds of an iteration of non-negative factors: each, an n² and an n r²
@@ -93,12 +93,13 @@ def _prepare(case: Case, settings: DiagnosticsSettings, spread: Spread | None) -
 def _evaluate(shared: _Shared, case: Case, settings: DiagnosticsSettings) -> Mapping[str, float]:
     rank, matrix, found = case["r"], shared.matrix, shared.decomposition
     angles = principal_angles(found.u[:, :rank], shared.other[:, :rank])
-    gap = singular_value_gap(found.s, rank)
+    unit = power_of_two(float(found.s[0]))
+    gap = singular_value_gap(found.s / unit, rank)
     values = found.s / found.s[0]
     diagnostics = {
         "angle": float(angles[-1]),
         "mean_sine": mean_sine(angles),
-        "gap": gap.absolute,
+        "gap": unit * gap.absolute,
         "relative_gap": gap.relative,
         "compression": compression(matrix.shape, rank),
         "svd_epsilon": max_error(matrix, *found.balanced_factors(rank)) / shared.norm,
@@ -149,45 +150,50 @@ DIAGNOSTICS = Experiment(
     quantities=(
         Quantity(
             "angle",
-            "largest principal angle between the leading left singular subspaces of F(X, Y1) and F(X, Y2)",
+            "largest principal angle",
             units="rad",
             label="largest principal angle (radians)",
+            comment="between the leading left singular subspaces of F(X, Y1) and F(X, Y2)",
         ),
         Quantity(
             "mean_sine",
-            "mean of the sines of all principal angles: 0 for one subspace, 1 for orthogonal ones",
-            label="mean sine of the principal angles",
+            "mean sine of the principal angles",
+            comment="0 for one subspace, 1 for orthogonal ones",
         ),
-        Quantity("gap", "singular value r less singular value r + 1 of F(X, Y1)", label="gap σ(r) − σ(r+1)"),
+        Quantity("gap", "gap σ(r) − σ(r+1)", comment="singular value r less singular value r + 1 of F(X, Y1)"),
         Quantity(
             "relative_gap",
-            "gap divided by singular value r; the leading subspace is arbitrary at 0",
-            label="relative gap (σ(r) − σ(r+1)) / σ(r)",
+            "relative gap (σ(r) − σ(r+1)) / σ(r)",
+            comment="gap divided by singular value r; the leading subspace is arbitrary at 0",
         ),
         Quantity("compression", "entries of F by those of its factors", along=("function", "sampling", "m", "seed")),
-        Quantity("svd_epsilon", "relative max-norm error of the truncated SVD of F(X, Y1)"),
+        Quantity("svd_epsilon", "max-norm error of the truncated SVD", comment="relative, of F(X, Y1)"),
         Quantity(
             "svd_frobenius",
-            "relative Frobenius error of the truncated SVD of F(X, Y1), the least at rank r",
-            label="Frobenius error of the truncated SVD",
+            "Frobenius error of the truncated SVD",
+            comment="relative, of F(X, Y1), the least at rank r",
         ),
         Quantity(
             "nonnegative_epsilon",
-            "relative max-norm error of non-negative factors of F(X, Y1), where no entry is negative",
+            "max-norm error of the NMF",
             optional=True,
+            comment="relative, of non-negative factors of F(X, Y1), where no entry is negative",
         ),
         Quantity(
             "nonnegative_frobenius",
-            "relative Frobenius error of non-negative factors of F(X, Y1), an upper bound of the least",
+            "Frobenius error of the NMF",
             optional=True,
-            label="Frobenius error of the NMF",
+            comment="relative, of non-negative factors of F(X, Y1), an upper bound of the least",
         ),
         Quantity(
             "nonnegative_iterations",
-            "iterations of the non-negative factors; not converged where as many as nonnegative.max_iter",
+            "iterations of the NMF",
             optional=True,
+            comment="not converged where as many as nonnegative.max_iter",
         ),
-        Quantity("seconds", "computing time, with a share of both matrices and their decompositions", units="s"),
+        Quantity(
+            "seconds", "computing time", units="s", comment="with a share of both matrices and their decompositions"
+        ),
     ),
     main="angle",
     settings=DiagnosticsSettings,

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.approximation import METHODS, Problem
 from pipeline.arrays import FloatArray
-from pipeline.certificates import CertificateSettings, tail_bound
+from pipeline.certificates import RELIANCE, CertificateSettings, tail_bound
 from pipeline.errors import InputError
 from pipeline.experiment import Axis, Case, Columns, Cost, Expectation, Experiment, Label, Quantity, Spread, Theory
 from pipeline.experiments.approximation import iterations_cost
@@ -244,7 +244,7 @@ def _get_method(name: str) -> Any:
 EPSILON_RANK = Experiment(
     name="epsilon_rank",
     summary="smallest rank that meets a tolerance in every entry",
-    revision=2,
+    revision=3,
     axes=(
         FUNCTION,
         SAMPLING,
@@ -258,15 +258,20 @@ EPSILON_RANK = Experiment(
     quantities=(
         Quantity(
             "rank",
-            "smallest rank found that meets the tolerance, an upper bound of the ε-rank",
+            "rank that meets the tolerance",
             dtype="int32",
-            label="rank that meets the tolerance",
+            comment="the smallest found, an upper bound of the ε-rank",
         ),
-        Quantity("lower_bound", "certified lower bound of the ε-rank: no smaller rank meets it", dtype="int32"),
-        Quantity("error", "max|F - G| of the factors of that rank"),
+        Quantity(
+            "lower_bound",
+            "certified lower bound of the ε-rank",
+            dtype="int32",
+            comment=f"no smaller rank meets it; {RELIANCE}",
+        ),
+        Quantity("error", "max|F - G|", comment="of the factors of that rank"),
         Quantity("max_norm", "largest absolute entry of F"),
-        Quantity("iterations", "steps of the method over all ranks tried", dtype="int32"),
-        Quantity("seconds", "computing time, with a share of the matrix and its decomposition", units="s"),
+        Quantity("iterations", "steps of the method", dtype="int32", comment="over all ranks tried"),
+        Quantity("seconds", "computing time", units="s", comment="with a share of the matrix and its decomposition"),
     ),
     main="rank",
     settings=EpsilonRankSettings,

@@ -9,9 +9,11 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipeline.arrays import FloatArray
+from pipeline.arithmetic import users_state
+from pipeline.arrays import LARGEST, FloatArray
 from pipeline.errors import InputError
 from pipeline.experiment import (
+    AXIS_CHARACTERS,
     Axis,
     Case,
     Columns,
@@ -25,6 +27,7 @@ from pipeline.experiment import (
     SpreadCost,
     describe,
 )
+from pipeline.failure import stops
 from pipeline.files import FileMatrix, FileRecipe
 from pipeline.functions import BUILT_IN, get_function, label_of, name_and_parameters
 from pipeline.matrix import MatrixRecipe
@@ -74,9 +77,14 @@ def labels_of_file(path: str) -> Mapping[str, Label]:
 
 
 def require_entries(case: Case, norm: float) -> float:
-    """The max norm of a case's matrix; InputError if it is zero."""
+    """The max norm of a case's matrix; InputError if it is zero, or too large for a decomposition."""
     if norm == 0:
         raise InputError(f"function {case['function']}: all entries are zero, so a relative error has no meaning")
+    if norm > LARGEST:
+        raise InputError(
+            f"function {case['function']}: entries up to {norm:.3g} overflow in a decomposition; "
+            f"scale them below {LARGEST}"
+        )
     return norm
 
 
@@ -245,6 +253,10 @@ def matrix_experiment(
         matrix.setflags(write=False)
         return matrix
 
+    def evaluate(matrix: FloatArray, case: Case, settings: FilesOnly) -> Mapping[str, float]:
+        with users_state():
+            return compute(matrix, case)
+
     def prepare_cost(columns: Columns, settings: FilesOnly) -> Cost:
         sizes = Sizes.of(columns, settings.files)
         return Cost(sizes.generation(), 8 * sizes.n**2 + 16 * sizes.n * sizes.m)
@@ -253,7 +265,9 @@ def matrix_experiment(
         n = Sizes.of(columns, settings.files).n
         try:
             predicted = np.broadcast_to(np.asarray(seconds(n), dtype=np.float64), n.shape)
-        except Exception as error:
+        except BaseException as error:
+            if stops(error):
+                raise
             raise InputError(f"seconds: {describe(error)}; map an array of n to an array of seconds") from error
         return Cost(1e-5 + predicted, 32 * n**2)
 
@@ -264,7 +278,7 @@ def matrix_experiment(
         axes=(FUNCTION, SAMPLING, DIMENSION, SIZE, *axes, SEED),
         shared=SHARED,
         quantities=(
-            *(Quantity(name, text) for name, text in quantities.items()),
+            *(_own_quantity(name, text) for name, text in quantities.items()),
             Quantity("seconds", "computing time, with a share of the matrix", units="s"),
         ),
         main=next(iter(quantities)),
@@ -273,11 +287,19 @@ def matrix_experiment(
         constraints=(matrices_only(), on_its_domain()),
         labels_of_file=labels_of_file,
         prepare=prepare,
-        evaluate=lambda matrix, case, settings: compute(matrix, case),
+        evaluate=evaluate,
         prepare_cost=prepare_cost,
         evaluate_cost=evaluate_cost,
         spread_cost=never_spread,
     )
+
+
+def _own_quantity(name: str, text: str) -> Quantity:
+    """A quantity that a user describes: in a few words at axes of figures, in a sentence below them."""
+    words = name.replace("_", " ")
+    if text and len(said := f"{words}: {text}") <= AXIS_CHARACTERS:
+        return Quantity(name, text, label=said)
+    return Quantity(name, words, comment=text)
 
 
 def fixed_cost(columns: Columns, seconds: float, memory: float = 0.0) -> Cost:

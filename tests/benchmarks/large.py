@@ -32,6 +32,7 @@ import numpy as np
 import psutil
 import scipy.linalg  # noqa: F401 (its library must be loaded to be limited)
 import xarray as xr
+from dask.system import CPU_COUNT
 from distributed import Client, LocalCluster
 from threadpoolctl import threadpool_limits
 
@@ -43,7 +44,7 @@ from pipeline.svd import Decomposition, SVDSettings, randomized_svd
 M, RANK = 10, 50
 FUNCTION, SAMPLING = "exponential", "ball-independent"
 SETTINGS = SVDSettings()
-CORES = os.cpu_count()
+CORES = CPU_COUNT
 WIDTH, POWERS = SETTINGS.sketch_width(RANK), SETTINGS.power_iterations
 SPEC = """
 name: large

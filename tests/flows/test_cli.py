@@ -1,10 +1,16 @@
 """Bad input at the command line: one clear line, exit code 2, no traceback."""
 
 import os
+import subprocess
+import sys
 
+import numpy as np
 import pytest
 
 from flows.cli import cli, main
+from flows.specs import find_sweep
+from pipeline.experiment import Outcome
+from storage import Writer
 from storage.lock import single_writer
 from tests.support import BLOCK
 
@@ -113,7 +119,7 @@ BAD_COMMANDS = {
     "store is a file": (["run", "quickstart", "--store", "binary.yaml"], "binary.yaml is not a result store"),
     "store that cannot be made": (["run", "quickstart", "--store", "/proc/none/x.zarr"], "cannot be locked"),
     "name too long": (["run", "a" * 300], "File name too long"),
-    "held axis without a number": (["plot", "nowhere.zarr", "--out", "f", "--at", "r=big"], "at: 'r=big'"),
+    "unknown format": (["plot", "nowhere.zarr", "--out", "f", "--format", "bmp"], "format: 'bmp' is not known"),
     "plan of nothing": (["plan", "nowhere.yaml"], "nowhere.yaml: cannot be read"),
     "status of nothing": (["status", "nowhere.zarr"], "nowhere.zarr does not exist"),
     "status of a folder": (["status", "folder"], "folder is not a result store"),
@@ -190,3 +196,92 @@ def test_plan_counts_cells_and_matrices(tmp_path, monkeypatch, capsys):
     assert "cells:    9\n" in printed
     assert "9 cells of 6 matrices" in printed
     assert "predicted on 2 worker threads" in printed
+    assert "note:" not in printed
+
+
+def test_plan_tells_a_range_of_fewer_labels_than_its_count(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "s.yaml").write_text(spec_text(m="{from: 1, to: 10, count: 9, scale: log}"))
+    main(["plan", "s.yaml"])
+    told = "note:     grid[0].m: {from: 1, to: 10, count: 9, scale: log} gives 7 labels, not 9: some are rounded to the"
+    assert told in capsys.readouterr().out
+
+
+OWN = "import numpy as np\nSCALE = 1.0\n\n\ndef f(X, Y):\n    return np.exp(-SCALE * abs(X @ Y.T))\n"
+
+
+@pytest.fixture
+def own_code(tmp_path, monkeypatch):
+    """Write a module anew, as before the next command."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+
+    def write(name: str, text: str) -> None:
+        sys.modules.pop("own_cli", None)
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+
+    yield write
+    sys.modules.pop("own_cli", None)
+
+
+def test_changed_function_is_refused_until_it_is_accepted(own_code, tmp_path, capsys):
+    """Kinds: a constant of the module, before cells are computed and where none are left to compute."""
+    own_code("own_cli.py", OWN)
+    (tmp_path / "s.yaml").write_text(spec_text(function="['own_cli:f']", r="[2]", seeds="1"))
+    _, sweep = find_sweep("s.yaml", allow_code=True)
+    values = {"epsilon": 0.5, "lower_bound": 0.0, "max_norm": 1.0, "iterations": 1, "seconds": 0.0}
+    with Writer.open("s.zarr", sweep) as writer:
+        writer.write(np.argwhere(sweep.wanted), [Outcome(values)])
+    own_code("own_cli.py", OWN.replace("1.0", "2.0"))
+    arguments = ["s.yaml", "--store", "s.zarr", "--allow-code"]
+    for command in ("plan", "run"):
+        line = refused(capsys, command, *arguments)
+        assert "computed with other code of own_cli:f" in line
+        assert "use another --store, or --accept-code" in line
+    main(["plan", *arguments, "--accept-code"])
+    assert "done:     1\n" in capsys.readouterr().out
+    main(["run", *arguments, "--accept-code"])  # nothing is left, but the digest is recorded
+    assert "done: 1 of 1 cells" in capsys.readouterr().out
+    main(["run", *arguments])
+    own_code("own_cli.py", OWN)
+    assert "other code of own_cli:f" in refused(capsys, "run", *arguments)
+
+
+def test_module_beside_a_spec_that_another_of_its_name_hides_is_named(own_code, tmp_path, capsys):
+    own_code("own_cli.py", OWN)
+    own_code("deeper/own_cli.py", OWN.replace("1.0", "2.0"))
+    for path in ("s.yaml", "deeper/s.yaml"):
+        (tmp_path / path).write_text(spec_text(function="['own_cli:f']"))
+    main(["plan", "s.yaml", "--allow-code"])
+    line = refused(capsys, "plan", "deeper/s.yaml", "--allow-code")
+    assert f"{tmp_path / 'deeper/own_cli.py'} is hidden by {tmp_path / 'own_cli.py'}" in line
+
+
+@pytest.mark.parametrize("name", ["storage", "pipeline", "queue", "numpy"])
+def test_function_in_a_file_with_the_name_of_a_module_is_refused_with_that_word(own_code, tmp_path, capsys, name):
+    own_code(f"{name}.py", OWN)
+    (tmp_path / "s.yaml").write_text(spec_text(function=f"['{name}:f']"))
+    line = refused(capsys, "plan", "s.yaml", "--allow-code")
+    assert f"{tmp_path / name}.py is hidden by" in line
+    assert "rename the file" in line
+
+
+def test_folder_with_names_of_modules_hides_none_and_one_on_the_path_is_named(tmp_path):
+    for name in ("storage", "pipeline", "click", "json", "numpy"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('imported from the folder')\n")
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    command = [sys.executable, "-m", "flows", "--version"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+    (tmp_path / "json.py").unlink()
+    told = subprocess.run(
+        [sys.executable, "-m", "flows", "--version"],
+        env=environment | {"PYTHONPATH": str(tmp_path)},
+        cwd="/",
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (told.returncode, told.stderr.count("\n")) == (2, 1), told.stderr
+    assert told.stderr.startswith(f"epsweep: {tmp_path / 'pipeline.py'} hides this package's pipeline; rename it")

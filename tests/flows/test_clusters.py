@@ -7,24 +7,44 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import dask
+import numpy as np
 import pytest
 import xarray as xr
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-from distributed import LocalCluster
+from distributed import Client, LocalCluster
 
-from flows.clusters import check_cluster, describe_cluster, local_workers, open_cluster, reaches_loopback
+import flows.clusters
+from flows.batch import compute_batch
+from flows.cli import main
+from flows.clusters import (
+    check_cluster,
+    describe_cluster,
+    expected_threads,
+    find_running,
+    local_workers,
+    open_cluster,
+    reaches_loopback,
+)
+from flows.dispatch import Dispatcher
+from flows.doctor import examine
 from flows.launch import RESTARTING, environment, worker_lifetime
-from flows.planning import PROCESS_BYTES
+from flows.planning import PROCESS_BYTES, Batch
 from flows.profiles import load_profile, shipped_profiles
-from pipeline.errors import InputError
+from flows.ready import check_workers
+from flows.specs import find_sweep
+from flows.spread import ClusterPasses, Halt
+from pipeline.errors import CodeError, InputError
+from pipeline.matrix import MatrixRecipe
+from pipeline.passes import max_norm
 from tests.flows.processes import eventually
 
 LOOPBACK = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0", "worker_dashboard_address": "127.0.0.1:0"}
@@ -75,6 +95,12 @@ def test_adapted_cluster_has_its_smallest_number_of_workers_at_first(tmp_path):
             assert again is running
 
 
+def test_profile_that_is_no_text_is_named(tmp_path):
+    (tmp_path / "p.yaml").write_bytes(b"class: a.B\xff")
+    with pytest.raises(InputError, match=r"p.yaml is not UTF-8 text \("):
+        check_cluster(str(tmp_path / "p.yaml"))
+
+
 def test_threads_of_a_worker_share_its_memory_but_not_what_the_process_takes(tmp_path):
     (tmp_path / "p.yaml").write_text(
         "{class: distributed.LocalCluster, workers: 1, arguments: {threads_per_worker: 4, memory_limit: 2300000000}}"
@@ -102,8 +128,17 @@ def test_threads_of_a_worker_share_its_memory_but_not_what_the_process_takes(tmp
         ("{address: 'http://h:1'}", "address: "),
         ("{class: a.B, tls: {ca: a, cert: b}}", "tls.key: Field required; "),
         ("{class: a.B, tls: {ca: a, cert: b, key: c}}", "tls.ca: .*/a cannot be read"),
-        ("[", "is not valid YAML"),
-        ("[" * 5000, "is not valid YAML"),
+        ("[", "p.yaml: line 1, column 2: .*; a profile must be valid YAML"),
+        ("[" * 5000, "p.yaml: not valid YAML"),
+        ("{class: a.B, class: a.C}", "the key 'class' is given twice"),
+        ("{class: a.B, workers: 0100}", "p.yaml: workers: 0100 means one thing in YAML 1.1 .* plain digits"),
+        ("{class: a.B, timeout: 1:30}", "p.yaml: timeout: 1:30 means one thing"),
+        ("{class: a.B, arguments: {queue: on}}", "p.yaml: arguments.queue: on means one thing .* quote it"),
+        ("{class: a.B, arguments: {walltime: 12:00:00}}", "arguments.walltime: 12:00:00 means .* quote it"),
+        ("{class: a.B, arguments: {job_extra: [x, 2026-11-22]}}", r"job_extra\[1\]: 2026-11-22 means .* quote it"),
+        ("{class: 1e3}", r"class: .*\(it is 1000.0\); quote it"),
+        ("{class: a.B, tls: {ca: 5, cert: b, key: c}}", r"tls.ca: .*\(it is 5\); quote it"),
+        ("\x00", "not valid YAML"),
         (" " * 70000, "a profile has at most 65536 bytes"),
     ],
 )
@@ -192,6 +227,7 @@ def test_settings_are_passed_as_variables():
     assert environment() == {
         "MALLOC_TRIM_THRESHOLD_": "268435456",
         "MALLOC_MMAP_THRESHOLD_": "268435456",
+        "PYTHONSAFEPATH": "1",
         "DASK_DISTRIBUTED__WORKER__MEMORY__TARGET": "False",
         "DASK_DISTRIBUTED__WORKER__MEMORY__SPILL": "False",
         "DASK_DISTRIBUTED__WORKER__MEMORY__PAUSE": "False",
@@ -240,6 +276,123 @@ def test_other_versions_are_refused_before_cells_are_sent(tmp_path):
         open_cluster(address),
     ):
         pass
+
+
+OWN = "import numpy as np\nSCALE = 1.0\n\n\ndef f(X, Y):\n    return np.exp(-SCALE * abs(X @ Y.T))\n"
+OWN_SPEC = """
+name: own
+grid:
+  - {function: ["own_code:f"], sampling: [ball-symmetric], m: [2], n: [20], r: [2], method: [svd], seeds: 1}
+"""
+
+
+@pytest.fixture
+def own_spec(tmp_path, monkeypatch):
+    """Path of a spec with a module beside it, in a folder in which no worker is started."""
+    (folder := tmp_path / "beside").mkdir()
+    (folder / "own_code.py").write_text(OWN)
+    (folder / "own.yaml").write_text(OWN_SPEC)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.chdir(folder)
+    yield folder / "own.yaml"
+    sys.modules.pop("own_code", None)
+
+
+def test_doctor_and_run_ask_every_worker_for_the_code_and_plan_for_its_threads(own_spec, tmp_path, capsys):
+    """Kinds: no module there, the one of another folder, one that was imported before it changed."""
+
+    def found_of_cluster(store="own.zarr"):
+        findings = examine(str(own_spec), str(tmp_path / store), address, allow_code=True)
+        return next(each for each in findings if each.subject == "cluster")
+
+    (tmp_path / "at").mkdir()
+    with dask_processes(tmp_path / "at", of_worker=["--nthreads", "2"]) as address:
+        main(["plan", str(own_spec), "--allow-code", "--cluster", address])
+        assert "predicted on 2 worker threads" in capsys.readouterr().out
+        lacks = found_of_cluster()
+        assert not lacks.good
+        assert "worker tcp://127.0.0.1:" in lacks.text
+        assert "'own_code:f' cannot be imported (ModuleNotFoundError" in lacks.text
+        (tmp_path / "at/own_code.py").write_text(OWN.replace("1.0", "3.0"))
+        other = found_of_cluster()
+        assert not other.good
+        assert "own_code:f, imported there from" in other.text
+        shutil.copy(own_spec.parent / "own_code.py", tmp_path / "at")  # what was imported stays what it was
+        assert found_of_cluster().text == other.text
+        _, sweep = find_sweep(str(own_spec), allow_code=True)
+        with Client(address, set_as_default=False) as client:
+            with pytest.raises(InputError, match=r"cluster: worker tcp://.*own_code:f, imported there from"):
+                check_workers(client, sweep)
+            payload = json.dumps({"code": dict(sweep.code)})
+            with pytest.raises(CodeError, match=r"cluster: worker tcp://127.*own_code:f, imported there"):
+                client.submit(compute_batch.fn, "late", payload).result().result()  # of a worker that came late
+            recipe = MatrixRecipe("own_code:f", "ball-symmetric", 2, 2000, 0)
+            passes = ClusterPasses(client, recipe, threading.Event(), code=tuple(sweep.code.items()))
+            with pytest.raises(Halt, match=r"cluster: worker tcp://127.*own_code:f, imported there"):
+                max_norm(passes)
+            client.restart()
+            check_workers(client, sweep)
+            assert max_norm(passes) > 0
+        assert found_of_cluster().good
+
+
+def test_plan_and_run_refuse_a_scheduler_that_is_not_there(own_spec, capsys, monkeypatch):
+    monkeypatch.setattr(flows.clusters, "_ANSWER_SECONDS", 0.2)
+    with socket.socket() as bound:  # and not listening
+        bound.bind(("127.0.0.1", 0))
+        address = f"tcp://127.0.0.1:{bound.getsockname()[1]}"
+        for command in ("plan", "run"):
+            with pytest.raises(SystemExit, match="2"):
+                main([command, str(own_spec), "--allow-code", "--cluster", address])
+            said = capsys.readouterr()
+            assert said.err.startswith(f"epsweep: cluster: {address} does not answer")
+            assert (said.err.count("\n"), said.out) == (1, "")
+
+
+@pytest.mark.parametrize(
+    ("text", "threads"),
+    [
+        ("{class: distributed.LocalCluster, workers: 3}", 3),
+        ("{class: distributed.LocalCluster, workers: 3, arguments: {threads_per_worker: 2}}", 6),
+        ("{class: distributed.LocalCluster, adapt: {minimum: 2, maximum: 9}}", 9),
+        ("{class: distributed.SSHCluster, arguments: {hosts: [a, b, c], worker_options: {nthreads: 4}}}", 8),
+    ],
+)
+def test_threads_of_a_cluster_that_is_not_started_are_those_that_its_profile_asks_for(tmp_path, text, threads):
+    (tmp_path / "p.yaml").write_text(text)
+    assert expected_threads(str(tmp_path / "p.yaml")) == threads
+    assert find_running(str(tmp_path / "p.yaml")) is None
+    assert expected_threads("local:3") == 3
+
+
+def test_scheduler_without_workers_can_be_planned_for(monkeypatch):
+    monkeypatch.setattr(flows.clusters, "_LOOK_SECONDS", 0.2)
+    with LocalCluster(n_workers=0, **LOOPBACK) as cluster:
+        running = find_running(cluster.scheduler_address)
+    assert (running.workers, running.threads) == (0, 0)
+
+
+def test_batch_whose_cells_import_other_code_than_was_asked_for_is_given_up(tmp_path, monkeypatch):
+    """Kind: a module that only a cell imports, changed after the run was started."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own_late.py").write_text("SCALE = 1.0\n")
+    (tmp_path / "own_code.py").write_text(
+        "def f(X, Y):\n    from own_late import SCALE\n\n    return SCALE * abs(X @ Y.T)\n"
+    )
+    (tmp_path / "own.yaml").write_text(OWN_SPEC)
+    try:
+        _, sweep = find_sweep("own.yaml", allow_code=True)
+        batch = Batch(np.argwhere(sweep.wanted), np.ones(1))
+        payload = Dispatcher(sweep, None, None, None, None)._payload(batch, 60.0)
+        assert len(compute_batch.fn("first", payload).outcomes) == 1
+        sys.modules.pop("own_late")
+        (tmp_path / "own_late.py").write_text("SCALE = 2.0\n")
+        with pytest.raises(CodeError, match="cluster: worker here: code: own_code:f"):
+            compute_batch.fn("second", payload).result()
+    finally:
+        for name in ("own_code", "own_late"):
+            sys.modules.pop(name, None)
 
 
 def test_worker_that_retires_in_the_middle_costs_no_cell(write_spec, workspace, epsweep, monkeypatch):

@@ -205,7 +205,7 @@ def test_parameters_are_described_limited_and_enforced(service):
     schema = service.deployment("strict")["parameter_openapi_schema"]
     assert schema["required"] == ["spec", "store"]
     assert all(each["description"] for each in schema["properties"].values())
-    assert schema["properties"]["retry_failed"]["type"] == "boolean"
+    assert {schema["properties"][name]["type"] for name in ("retry_failed", "accept_code")} == {"boolean"}
     good = {"spec": "quickstart", "store": "s.zarr"}
     for bad in ({"spec": ""}, {"spec": "x" * 300_000}, {"store": "a\nb"}, {"cluster": 5}, {"retry_failed": "perhaps"}):
         identifier = service.deployment("strict")["id"]
@@ -233,7 +233,7 @@ def test_runs_end_in_the_state_that_says_what_became_of_them(service):
     kind, message = states["partial"]
     assert kind == "FAILED"
     assert message.startswith("1 of 2 cells failed: function=mine:picky, sampling=ball-independent, m=3")
-    assert "no m = 3 here; mend the cause, then run the same with retry_failed" in message
+    assert "no m = 3 here (mine.py, line 23); mend the cause, then run the same with retry_failed" in message
     assert not (service.folder / "code.zarr").exists()
     assert "'mine:picky'" in states["code"][1]
     assert "'grid: 5' is neither a file nor a shipped sweep" in states["spec"][1]
@@ -357,7 +357,9 @@ def test_run_outlives_the_death_of_the_server(service):
     output, errors = process.communicate(timeout=DEADLINE)
     assert process.returncode == 0, errors
     assert "done: 4 of 4 cells" in output
-    (line,) = [line for line in errors.splitlines() if " a second, " not in line]
+    started, *progress, line = errors.splitlines()
+    assert started == "epsweep: starting workers"
+    assert all(each.partition(" ")[2].startswith("of 4 cells") for each in progress)
     assert line.startswith("epsweep: Prefect: the server does not answer (")
 
 

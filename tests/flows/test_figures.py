@@ -1,6 +1,9 @@
 """Figures say what they show: panels, lines, axes and what is held."""
 
+import os
 import re
+import subprocess
+import sys
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterator
 from itertools import combinations
@@ -14,8 +17,9 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import TextPath
 
-from flows.figures import plot_curves
-from flows.panels import line_places
+from flows.chosen import read_choice
+from flows.colours import line_places
+from flows.figures import draw_results, plot_curves
 from pipeline.errors import InputError
 from pipeline.experiment import Case, Experiment, Outcome
 from pipeline.experiments import EXPERIMENTS
@@ -141,7 +145,7 @@ def test_declared_figures_are_drawn_in_place_of_the_automatic_ones(store, tmp_pa
     assert [path.name for path in written] == ["second.png", "first.png"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["first.png", "first.svg", "second.png", "second.svg"]
     assert "latent dimension m" in texts(written[0])
-    assert {"rank of the approximation r", "lower bound"} <= set(texts(written[1]))
+    assert {"rank of the approximation r", "certified lower bound of ε"} <= set(texts(written[1]))
 
 
 def test_labels_asked_for_bring_the_automatic_figures_back(store, draw):
@@ -213,7 +217,7 @@ def test_theory_and_slope_stand_in_the_legend_and_stretch_nothing(store, draw):
     ds = ds.assign(epsilon=ds["epsilon"] / 1e3, lower_bound=ds["lower_bound"] / 1e3)
     drawn = draw(declaring(ds, "{name: a, x: r}", "{name: b, x: r, theory: [embedding], slope: -2}"))
     more = legend(drawn["b"])[len(legend(drawn["a"])) :]
-    assert more == ["√(9 log(3n²)/r) (Budzinskiy, Theorem 1.3), out of sight", "slope -2"]
+    assert more == ["√(9 log(3n²)/r) (Budzinskiy, Theorem 1.3), outside the range shown", "slope -2"]
     for title, panel in panels(drawn["b"]).items():
         assert panel.get_ylim() == panels(drawn["a"])[title].get_ylim()
         assert panel.get_xlim() == panels(drawn["a"])[title].get_xlim()
@@ -229,7 +233,9 @@ def test_limit_for_many_dimensions_is_drawn_for_symmetric_draws_and_legend_names
         declaring(open_results(store), "{name: a, x: m, at: {n: 100, r: 10}, theory: [embedding, identity_limit]}")
     )
     embedding, limit = (bound.label for bound in APPROXIMATION.theory)
-    assert legend(drawn["a"])[-2:] == [limit, f"{embedding}: says nothing here"]  # 9 log(3e4) > 10
+    assert legend(drawn["a"])[-1] == limit
+    said = " ".join(drawn["a"].get_suptitle().split())
+    assert f"not drawn: {embedding}, which does not bound these points" in said  # 9 log(3e4) > 10
     for title, panel in panels(drawn["a"]).items():
         lines = [each for each in panel.lines if each.get_label() == limit]
         assert len(lines) == title.endswith("symmetric")
@@ -243,10 +249,10 @@ def test_theory_that_is_seen_is_not_called_out_of_sight(store, draw):
     ds = open_results(store).assign_coords(r=[200, 400, 1000])
     low = ds.assign(epsilon=ds["epsilon"] / 1e3, lower_bound=ds["lower_bound"] / 1e3)
     drawn = draw(declaring(low, "{name: a, x: r, y_scale: linear, theory: [embedding], y_least: 1e-9}"))
-    assert "out of sight" in legend(drawn["a"])[-1]
+    assert "outside the range shown" in legend(drawn["a"])[-1]
     near = ds.assign(epsilon=ds["epsilon"] / ds["epsilon"].max() / 5)  # below all of it
     drawn = draw(declaring(near, "{name: a, x: r, theory: [embedding]}"))
-    assert "out of sight" not in legend(drawn["a"])[-1]
+    assert "outside the range shown" not in legend(drawn["a"])[-1]
     assert next(iter(panels(drawn["a"]).values())).get_ylim()[1] > np.sqrt(9 * np.log(3e6) / 200)
 
 
@@ -505,9 +511,106 @@ def test_quantity_beside_is_drawn_dashed_in_the_colour_of_its_line(store, draw):
     ds = open_results(store)
     drawn = draw(declaring(ds, "{name: a, x: r, beside: [lower_bound]}"))
     for panel in panels(drawn["a"]).values():
-        dashed = [each for each in panel.lines if each.get_label() == "beside: lower bound"]
+        dashed = [each for each in panel.lines if each.get_label() == "median of certified lower bound of ε"]
         assert [each.get_color() for each in dashed] == [line(panel, name).get_color() for name in ("svd", "ap")]
         assert all(each.get_linestyle() == "--" for each in dashed)
+
+
+def test_choice_of_axes_labels_statistic_and_format_needs_no_declaration(store, tmp_path):
+    """What `plot` is asked for stands for any choice that a figure can declare."""
+    ds = declaring(open_results(store), "{name: mine, x: m}")
+    only = {"function": ["cauchy"], "r": [5, 50]}
+    choice = {"x": "n", "lines": "r", "panels": ["sampling"], "only": only, "statistic": "max"}
+    (path,) = plot_curves(ds, APPROXIMATION, tmp_path, {"method": "ap"}, choice, ("svg", "pdf"))
+    assert path.name == "epsilon-against-n.svg"
+    assert path.with_suffix(".pdf").read_bytes().startswith(b"%PDF")
+    shown = set(texts(path))
+    assert {"r = 5", "r = 50", "ball-symmetric", "sphere-independent"} <= shown
+    assert not {"r = 10", "gaussian", "svd"} & shown
+    assert any(text.startswith("maximum of 5 trials at") and "method = ap" in text for text in shown)
+
+
+@pytest.mark.parametrize(
+    ("choice", "message"),
+    [
+        ({"x": "q"}, "x: 'q' is not known here; use one of m, n, r"),
+        ({"x": "r", "lines": "q"}, "lines: 'q' is not known here"),
+        ({"x": "r", "statistic": "mean"}, "statistic: 'mean'"),
+        ({"x": "r", "only": {"method": ["best"]}}, "only: method = best is not in the store"),
+        ({"x": "r", "y": "speed"}, "y: 'speed' is not known here"),
+        ({"x": "r", "panels": []}, "panels: function is named nowhere"),
+        ({"x": "r", "lines": "r"}, "lines: 'r' stands in x already"),
+    ],
+)
+def test_bad_choice_is_one_line_that_names_option_value_and_remedy(store, tmp_path, choice, message):
+    with pytest.raises(InputError) as caught:
+        plot_curves(open_results(store), APPROXIMATION, tmp_path, {}, choice)
+    assert message in str(caught.value)
+    assert str(caught.value).isprintable()
+
+
+def test_labels_with_commas_and_brackets_are_read_as_they_are_stored(store):
+    names = ["gaussian(scale=2)", "polynomial(degree=3,offset=0.5)"]
+    ds = open_results(store).assign_coords(function=names)
+    for text in (",".join(names), "gaussian(scale=2), polynomial(degree=3, offset=0.5)"):
+        assert read_choice(ds, APPROXIMATION, [f"function={text}"], "only") == {"function": names}
+    items = [f"function={names[1]}", "r=5,1e1"]
+    assert read_choice(ds, APPROXIMATION, items, "at") == {"function": names[1:], "r": [5, 10]}
+    for bad in ("function", "function=", "q=1", "r=7", "r=many", "function=polynomial(degree=3)"):
+        with pytest.raises(InputError, match="only: "):
+            read_choice(ds, APPROXIMATION, [bad], "only")
+
+
+def test_axis_with_one_label_need_not_be_named_and_what_is_not_done_is_noted(store, draw):
+    ds = open_results(store).sel(sampling=["ball-symmetric"])
+    ds = ds.assign(status=ds["status"].where(ds["method"] != "svd", Status.FAILED))
+    drawn = draw(declaring(ds, "{name: a, x: r, panels: [function]}"))["a"]
+    assert list(panels(drawn)) == ["gaussian", "cauchy"]
+    assert "no finished cells: svd" in drawn.get_suptitle()
+    assert "sampling = ball-symmetric" in " ".join(drawn.get_suptitle().split())
+
+
+def test_panels_have_ranges_of_their_own_where_asked(store, draw):
+    ds = open_results(store)
+    ds = ds.assign(epsilon=ds["epsilon"] * xr.where(ds["function"] == "cauchy", 1e-4, 1))
+    for share in ("true", "false"):
+        found = panels(draw(declaring(ds, f"{{name: a, x: r, y_share: {share}}}"))["a"])
+        tops = {title: panel.get_ylim()[1] for title, panel in found.items()}
+        assert (len({round(top, 9) for top in tops.values()}) == 1) == (share == "true")
+
+
+@pytest.mark.parametrize(
+    ("backend", "rc"),
+    [
+        ("module://matplotlib_inline.backend_inline", "text.usetex: True\n"),
+        ("nosuchbackend", "font.size: 40\nbroken line without colon\nfont.family: none-such\n"),
+        ("", "axes.facecolor: red\nlines.linewidth: many\n"),
+    ],
+)
+def test_picture_is_the_same_whatever_backend_and_matplotlibrc(tmp_path, backend, rc):
+    """In a process of its own, as Matplotlib reads both when it is imported; nothing is said and pyplot not loaded."""
+    script = (
+        "import sys, numpy as np\nfrom flows.figures import plot_convergence\nfrom pipeline import approximate\n"
+        "plot_convergence({'svd': approximate(np.eye(9), 3, algorithm='svd')}, sys.argv[1])\n"
+        "assert 'matplotlib.pyplot' not in sys.modules\n"
+    ).replace("algorithm", "method")
+    (tmp_path / "mine").write_text(rc)
+    plain = {key: each for key, each in os.environ.items() if not key.startswith(("MPL", "MATPLOTLIB"))}
+    strange = plain | {"MPLBACKEND": backend, "MATPLOTLIBRC": str(tmp_path / "mine"), "MPLCONFIGDIR": "/proc/none"}
+    root = Path(__file__).parents[2]
+    for name, environment in (("plain", plain), ("strange", strange)):
+        command = [sys.executable, "-c", script, str(tmp_path / f"{name}.png")]
+        done = subprocess.run(command, env=environment, cwd=root, capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "plain.png").read_bytes() == (tmp_path / "strange.png").read_bytes()
+
+
+def test_no_exception_of_drawing_ends_a_run(store, monkeypatch):
+    def broken(self, *args, **kwargs):
+        raise RuntimeError("no fonts")
+
+    monkeypatch.setattr(Figure, "savefig", broken)
+    assert draw_results(str(store), APPROXIMATION) == ([], "no fonts")
 
 
 def test_methods_keep_their_colours_in_every_sweep():

@@ -14,7 +14,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 import flows.report.embedded as embedded
 from flows.cli import main
-from flows.panels import COLOURS, line_places
+from flows.colours import COLOURS, line_places
 from flows.report import Finding, report_page, write_report
 from pipeline.experiment import Experiment, Outcome
 from pipeline.experiments import EXPERIMENTS
@@ -281,7 +281,7 @@ figures:
         largest = curves["epsilon_max"].sel({"r": int(name.removeprefix("r = "))}).dropna("n")
         np.testing.assert_allclose(points, np.column_stack([largest["n"], largest]), rtol=1e-5)
     drawn = page.evaluate("document.getElementById('plot').data.map(t => [t.meta, t.name, t.line.color])")
-    assert {name for kind, name, _ in drawn if kind == "beside"} == {"beside: seconds"}
+    assert {name for kind, name, _ in drawn if kind == "beside"} == {"median of computing time (s)"}
     assert page.inner_text("#caption").startswith("Maximum of 5 trials of epsilon")
     page.select_option("#statistic", label="median and range")
     assert not page.is_disabled("#bound")
@@ -572,15 +572,19 @@ def test_unfinished_trials_are_not_drawn(tmp_path, visit):
     assert "1 points of these lines are not complete" in page.inner_text("#caption")
 
 
-def test_first_failures_are_named_and_the_others_counted(tmp_path, visit):
+def test_failures_are_told_by_message_and_those_past_the_first_counted(tmp_path, visit):
     def compute(case):
-        return Outcome(None, "ValueError: no m = 20 here") if case["m"] == 20 else outcome(case)
+        if case["m"] == 20:
+            return Outcome(None, "ValueError: no m = 20 here (mine.py, line 3)")
+        text = f"OSError: {case['n']}, {case['r']}, {case['seed']}"  # 20 texts, each of 8 cells
+        return Outcome(None, text) if case["m"] == 2 else outcome(case)
 
     page = visit(write_report(fill(tmp_path / "s.zarr", SPEC, compute), tmp_path))
     text = page.inner_text("#status")
-    assert text.count("ValueError: no m = 20 here") == 20
-    assert "140 more failed: epsweep export s.zarr cells.csv" in text
-    assert "function = gaussian, sampling = ball-symmetric, m = 20, n = 100, r = 5, method = svd, seed = 0" in text
+    assert text.count("ValueError: no m = 20 here (mine.py, line 3)") == 1
+    assert text.count("OSError: ") == 19
+    assert "8 more failed: epsweep export s.zarr cells.csv" in text
+    assert "function=gaussian, sampling=ball-symmetric, m=20, n=100, r=5, method=svd, seed=0" in text
 
 
 def test_large_stores_give_statistics_and_say_so(store, written, tmp_path, visit, monkeypatch):
@@ -660,6 +664,11 @@ def test_findings_stand_in_sections_of_their_own(store, tmp_path, visit):
         "Fits",
         "Theory",
     ]
+    assert "95 % confidence interval" in opened.inner_text("#findings-1")
+    assert opened.locator("#findings-1 tbody tr:visible").count() == 0
+    for summary in opened.locator("section[id^=findings] summary").all():
+        summary.click()
+    assert "95 % confidence interval" in opened.locator("#findings-1 th").all_inner_texts()
     rows = [row.locator("td").all_inner_texts() for row in opened.locator("#findings-1 tbody tr").all()]
     assert rows == [
         ["slope in r", "gaussian, n = 100", "-1/2 (<b>001</b>, section 7)", "-0.503", "[-0.52, -0.49]"],
@@ -668,20 +677,19 @@ def test_findings_stand_in_sections_of_their_own(store, tmp_path, visit):
     assert opened.locator("#findings-2 tbody td").all_inner_texts()[-2:] == ["–", "–"]
 
 
-def test_long_findings_are_folded(store, tmp_path, visit):
-    found = [Finding("Fits", f"fit {i}", i, None, "1", "somewhere") for i in range(45)]
-    found += [Finding("Theory", f"bound {i}", i, None, "1", "somewhere") for i in range(20)]
+def test_findings_are_grouped_by_kind_and_folded(store, tmp_path, visit):
+    found = [Finding("Fits", f"fit {i % 2}", i, None, "1", f"curve {i}") for i in range(45)]
     path = tmp_path / "found.html"
     path.write_text(report_page("s.zarr", open_results(store), APPROXIMATION, found), encoding="utf-8")
     page = visit(path)
-    assert page.locator("#findings-1 tbody tr:visible").count() == 20
-    assert page.locator("#findings-2 tbody tr:visible").count() == 20
-    assert page.locator("#findings-2 details").count() == 0
-    assert page.inner_text("#findings-1 summary") == "25 more rows of Fits"
-    page.focus("#findings-1 summary")
+    assert page.locator("h2").all_inner_texts()[:3] == ["Curves", "What was swept", "Fits"]
+    summaries = ["fit 0: 0 to 44 (23 curves); expected: 1", "fit 1: 1 to 43 (22 curves); expected: 1"]
+    assert page.locator("#findings-1 summary").all_inner_texts() == summaries
+    assert page.locator("#findings-1 tbody tr:visible").count() == 0
+    page.locator("#findings-1 summary").last.focus()
     page.keyboard.press("Enter")
-    names = [row.locator("td").first.inner_text() for row in page.locator("#findings-1 tbody tr:visible").all()]
-    assert names == [f"fit {i}" for i in range(45)]
+    names = [row.locator("td").nth(1).inner_text() for row in page.locator("#findings-1 tbody tr:visible").all()]
+    assert names == [f"curve {i}" for i in range(1, 45, 2)]
 
 
 def test_tables_scroll_and_keep_words_whole(store, tmp_path, visit):
@@ -693,6 +701,8 @@ def test_tables_scroll_and_keep_words_whole(store, tmp_path, visit):
     path = tmp_path / "found.html"
     path.write_text(report_page("s.zarr", open_results(store), APPROXIMATION, found), encoding="utf-8")
     page = visit(path, 400)
+    for summary in page.locator("#findings-1 summary").all():
+        summary.click()
     broken = page.evaluate("""[...document.querySelectorAll('td, th')].flatMap(cell => {
         const text = cell.firstChild;
         return [...(text?.data ?? '').matchAll(/\\p{L}{2,25}(?![\\p{L}\\d])/gu)].filter(({ index, 0: word }) => {

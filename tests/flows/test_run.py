@@ -126,9 +126,13 @@ def largest_entry(values):
 def test_failing_cells_are_named_and_retried_alone(write_spec, workspace, epsweep):
     functions = "['mine:counted', 'mine:picky', 'mine:undefined', 'mine:deadly']"
     spec = write_spec("faulty", function=functions, m="[2, 3]", seeds="1")
-    failed = epsweep("run", spec)
+    failed = epsweep("run", spec, "--log", "run.log")
     assert failed.returncode == 1
     assert "done: 5 of 8 cells, 3 failed" in failed.stdout
+    events = [json.loads(line) for line in (workspace / "run.log").read_text().splitlines()]
+    (picky,) = [event for event in events if "no m = 3 here" in event["message"]]
+    assert picky["message"].endswith(": ValueError: no m = 3 here (mine.py, line 23)")
+    assert picky["traceback"].splitlines()[-1] == "ValueError: no m = 3 here"
     assert "mine:picky, sampling=ball-independent, m=3, n=20, r=2, method=svd, seed=0: ValueError: no m = 3 here" in (
         failed.stderr
     )

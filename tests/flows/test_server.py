@@ -1,4 +1,7 @@
-"""The embedded server: it is restarted when it dies, ends with its run, and its files are its owner's."""
+"""The embedded server: it is restarted when it dies, ends with its run, and its files are its owner's.
+
+Its run is one in a folder whose files have the names of modules.
+"""
 
 import os
 import re
@@ -21,6 +24,8 @@ asyncio.run(provide_database_interface().create_db())
 
 def test_run_survives_the_death_of_its_server(write_spec, workspace, server_environment, tmp_path_factory):
     spec = write_spec("waiting", function="['mine:waiting']", m="[2, 3]", seeds="1")
+    for name in ("storage", "pipeline", "queue", "random", "json", "distributed", "dask", "click"):
+        (workspace / f"{name}.py").write_text("raise SystemExit('imported from the folder')\n")  # by no process
     for pipe in ("arrived", "go"):
         os.mkfifo(workspace / pipe)
     home = tmp_path_factory.mktemp("home") / "prefect"
@@ -45,7 +50,9 @@ def test_run_survives_the_death_of_its_server(write_spec, workspace, server_envi
         output, errors = process.communicate(timeout=DEADLINE)
     assert process.returncode == 0, errors
     assert "done: 2 of 2 cells" in output
-    assert all(" a second, " in line for line in errors.splitlines()), errors  # progress, and no word of the server
+    lines = errors.splitlines()
+    assert lines[:2] == ["epsweep: starting Prefect", "epsweep: starting workers"]
+    assert all(" of 2 cells" in line for line in lines[2:]), errors  # progress, and no word of the server
     assert stat.S_IMODE(home.stat().st_mode) == 0o700
     readable = [path for path in home.rglob("*") if path.is_file() and path.stat().st_mode & 0o077]
     assert (home / "prefect.db").exists()

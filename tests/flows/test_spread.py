@@ -1,5 +1,6 @@
 """Cells that fit no worker: the plan, passes on real workers, and a worker that dies in the middle."""
 
+import json
 import os
 import signal
 import subprocess
@@ -13,15 +14,17 @@ import numpy as np
 import pytest
 import xarray as xr
 from distributed import Client, LocalCluster
+from prefect.settings import PREFECT_API_URL, temporary_settings
 from threadpoolctl import threadpool_limits
 
 import flows.spread
-from flows.batch import unreadable
-from flows.dispatch import Dispatcher
 from flows.launch import RESTARTING
 from flows.planning import make_plan
+from flows.ready import check_workers, lacking
 from flows.spread import ClusterPasses, Halt, _run_length, forget_kept
-from pipeline.errors import EpsweepError, InputError
+from flows.spreading import spread_outcomes
+from pipeline.errors import EpsweepError, InputError, Interrupted
+from pipeline.failure import ReportedError, failure_of
 from pipeline.files import FileRecipe
 from pipeline.grid import parse_sweep
 from pipeline.matrix import MatrixRecipe
@@ -47,8 +50,10 @@ grid:
     seeds: 2
 """
 FUNCTIONS = """
+import asyncio
 import os
 import signal
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +79,23 @@ def deadly_once(x, y):
 
 def deadly(x, y):
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Unsendable(BaseException):
+    def __init__(self, text):
+        super().__init__(text)
+        self.lock = threading.Lock()
+
+
+def raising(kind):
+    def raises(x, y):
+        raise kind("in a tile")
+    return raises
+
+
+interrupted, cancelled, exited, unsendable = map(
+    raising, (KeyboardInterrupt, asyncio.CancelledError, GeneratorExit, Unsendable)
+)
 
 
 def wrong(x, y):
@@ -220,21 +242,20 @@ def test_tasks_have_several_groups_where_there_are_many_and_find_the_same(client
 def test_worker_that_reads_another_file_is_named_before_cells_are_sent(client, tmp_path):
     np.save(tmp_path / "data.npy", np.ones((6, 4)))
     recipe = FileRecipe.of(str(tmp_path / "data.npy"))
-    assert set(client.run(unreadable, [recipe]).values()) == {""}
+    assert set(client.run(lacking, [recipe], {}).values()) == {""}
     text = "name: t\ngrid:\n  - {function: {file: data.npy}, r: [2], method: [svd], seeds: 1}\n"
     mine = parse_sweep(text, folder=tmp_path)
-    dispatcher = Dispatcher(mine, None, client, None, None)
-    dispatcher._check_files()
+    check_workers(client, mine)
     gone = tmp_path / "gone.npy"
     mine.settings.files["data.npy"] = str(gone)
     np.save(gone, np.ones((6, 4)))
     unlinked = FileRecipe.of(str(gone))
     gone.unlink()
-    problems = set(client.run(unreadable, [unlinked]).values())
+    problems = set(client.run(lacking, [unlinked], {}).values())
     assert len(problems) == 1
     assert problems.pop().startswith(f"file: {gone} cannot be read (FileNotFoundError")
     with pytest.raises(InputError, match="cannot be read"):
-        dispatcher._check_files()
+        check_workers(client, mine)
 
 
 @pytest.mark.parametrize("in_place", [True, False])
@@ -340,6 +361,22 @@ def test_error_of_a_function_is_told_as_it_is(client, module):
         passes.run(largest_entry)
 
 
+def test_exception_that_would_end_a_worker_or_cannot_be_sent_is_told_with_its_place(client, module):
+    line = FUNCTIONS.splitlines().index('        raise kind("in a tile")') + 1
+    kinds = {
+        "interrupted": "KeyboardInterrupt",
+        "cancelled": "CancelledError",
+        "exited": "GeneratorExit",
+        "unsendable": "Unsendable",
+    }
+    for function, kind in kinds.items():
+        passes = ClusterPasses(client, recipe(f"{module}:{function}", n=40), threading.Event())
+        with pytest.raises(ReportedError) as raised:
+            passes.run(largest_entry)
+        assert str(raised.value) == f"{kind}: in a tile ({module}.py, line {line})"
+        assert f"line {line}, in raises" in failure_of(raised.value).traceback
+
+
 def test_lost_scheduler_is_no_fault_of_the_case(client):
     """The client is closed between two passes, as it is when the scheduler does not come back."""
     other = Client(client.scheduler.address, set_as_default=False)
@@ -356,6 +393,42 @@ def test_pass_that_is_stopped_ends_at_once(client):
     stop.set()
     with pytest.raises(Halt):
         passes.run(largest_entry)
+
+
+# --- cells of which each needs all workers
+
+
+def test_stop_between_two_passes_ends_at_once_with_what_is_finished(server_environment):
+    """The second matrix is never done: its passes are waited for until the test lets them go."""
+    two = parse_sweep(SPEC.format(n="[60]", method="[svd]").replace("[10, 50]", "[10]"))
+    payload = {
+        "experiment": "approximation",
+        "settings": two.settings.model_dump(),
+        "axes": list(two.labels),
+        "cases": [[label for _, label in two.case(cell).labels] for cell in np.argwhere(two.wanted)],
+    }
+    stop, hold, begun = threading.Event(), threading.Event(), []
+
+    def passes(recipe):
+        begun.append(recipe)
+        if len(begun) > 1:
+            hold.wait()
+        return LocalPasses(recipe.make())
+
+    def look():
+        if len(begun) > 1:
+            stop.set()
+
+    with temporary_settings({PREFECT_API_URL: server_environment["PREFECT_API_URL"]}):
+        try:
+            outcomes = spread_outcomes("two", json.dumps(payload), passes, stop, look)
+            found = [next(outcomes)]
+            with pytest.raises(Interrupted, match="finished cells are stored"):
+                next(outcomes)
+        finally:
+            hold.set()
+    assert len(begun) == 2
+    assert [outcome.message for outcome in found] == [""]
 
 
 # --- the command

@@ -10,6 +10,7 @@ import pytest
 
 from pipeline import approximate, approximate_tensor, arrays, function_matrix, function_tensor
 from pipeline.errors import InputError
+from pipeline.files import FileMatrix
 from pipeline.tensor_approximation import TensorApproximation
 
 METHODS = ["svd", "ap", "minimax"]
@@ -475,7 +476,6 @@ def test_unknown_method_names_the_known_ones(method):
         ("ap", {"tolerance": 0}, "tolerance: 0"),
         ("svd", {"driver": "gesvd"}, "driver: 'gesvd'"),
         ("minimax", {"budget": "fast"}, "budget: 'fast'"),
-        ("minimax", {"start": None}, "start: None"),
     ],
 )
 def test_settings_that_a_method_does_not_take_are_refused(method, settings, told):
@@ -489,3 +489,70 @@ def test_settings_that_a_method_does_not_take_are_refused(method, settings, told
 def test_unknown_bound_is_refused(bound):
     with pytest.raises(InputError, match=f"^bound: {bound!r} is not known; use 'best'"):
         approximate_tensor(noise(2, 3, 4), 2, "svd", bound=bound)
+
+
+# --- starts, and what a result says of itself
+
+
+def test_start_is_an_approximation_or_its_cores_and_never_lost():
+    tensor, _ = TENSORS["sinh, m = 3"]
+    good = approximate_tensor(tensor, 3, bound="tail", budget="default")
+    for start in (good, good.cores, [core.tolist() for core in good.cores]):
+        assert approximate_tensor(tensor, 3, start=start, bound="tail", budget="quick").max_error <= good.max_error
+    further = approximate_tensor(tensor, 4, start=good, bound="tail", budget="quick")
+    assert [core.shape for core in further.cores] == [(1, 20, 4), (4, 20, 4), (4, 20, 1)]
+    assert further.max_error < good.max_error
+
+
+def test_start_of_zeros_is_as_good_as_none():
+    tensor, rank = TENSORS["noise"]
+    zero = approximate_tensor(0 * tensor, rank, "svd")
+    found, plain = solve(tensor, rank, start=zero, budget="quick"), solve(tensor, rank, budget="quick")
+    assert found.max_error <= 1.05 * plain.max_error
+
+
+CORES = approximate_tensor(noise(4, 5, 6), 2, "svd", bound="tail").cores
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        5,
+        "ab",
+        CORES[:2],
+        CORES[::-1],
+        [core[0] for core in CORES],
+        (*CORES[:2], CORES[2][:1]),
+        [np.ones((1, 4, 3)), np.ones((3, 5, 3)), np.ones((3, 6, 1))],
+        [np.full_like(core, np.nan) for core in CORES],
+        [np.ma.masked_equal(core, core[0, 0, 0]) for core in CORES],
+        approximate(np.ones((4, 5)), 1, "svd"),
+    ],
+)
+def test_start_that_is_no_train_of_the_shape_and_rank_is_refused_in_one_line(start):
+    with pytest.raises(InputError) as caught:
+        approximate_tensor(noise(4, 5, 6), 2, start=start)
+    assert str(caught.value).startswith("start: ")
+    assert "pass " in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("method", ["svd", "ap"])
+def test_start_is_refused_for_methods_that_begin_from_none(method):
+    with pytest.raises(InputError, match=f"^start: method '{method}' begins from no given cores"):
+        approximate_tensor(noise(4, 5, 6), 2, method, start=CORES)
+
+
+def test_result_knows_its_error_relative_to_the_tensor():
+    tensor, rank = TENSORS["noise"]
+    found = solved("noise", "svd")
+    assert found.max_norm == np.abs(tensor).max()
+    assert found.relative_error == found.max_error / np.abs(tensor).max()
+    assert f"(6 × 7 × 8, TT ranks {rank}, {rank}, max_error {found.max_error:.4g} (" in repr(found)
+    assert len(repr(found)) < 250
+
+
+def test_tensor_in_a_file_is_taken(tmp_path):
+    np.save(tmp_path / "t.npy", TENSORS["noise"][0])
+    found = approximate_tensor(FileMatrix(str(tmp_path / "t.npy")), 2, "svd", bound="tail")
+    assert found.max_error == solved("noise", "svd").max_error

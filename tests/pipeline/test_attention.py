@@ -257,7 +257,7 @@ def test_points_whose_exponentials_overflow_fail_their_case(recwarn):
     failed, done = run([case(sampling="gaussian-symmetric", m=200), case()])
     assert "entry [0, 0] is inf" in failed.message
     assert values(done) == one()
-    assert {str(each.message) for each in recwarn} == {"overflow encountered in exp"}
+    assert not list(recwarn)  # the message says it
 
 
 def test_settings_reach_their_method():

@@ -1,9 +1,13 @@
 """Bad specifications: each is refused in one short line that names the place and what stands there."""
 
+import math
+
 import pytest
 
 from pipeline.errors import InputError
-from pipeline.grid import parse_sweep
+from pipeline.experiments import get_experiment
+from pipeline.grid import declared_figures, parse_sweep
+from pipeline.spec_text import parse_yaml
 from tests.support import BLOCK
 
 
@@ -49,7 +53,7 @@ BAD = [
     ("name: a\n---\nname: b", "line 2, column 1", "document"),
     ("name: !!python/object:os.system x", "line 1, column 7", "os.system"),
     ("name: \0", "not valid YAML", "#x0000"),
-    ("name: 2024-13-45", "not valid YAML", "month"),
+    ("name: 2024-13-45", "name: 2024-13-45 means one thing in YAML 1.1", "quote it"),
     ("{[1]: 2}", "line 1", "YAML"),
     ("name: {{ name }}", "line 1", "YAML"),
     ("name: !!bool maybe", "", "YAML"),
@@ -106,7 +110,31 @@ BAD = [
     (spec(m="[[2]]"), "grid[0].m: item 0: [2]", "integer"),
     (spec(m="[{a: 1}]"), "grid[0].m: item 0: {'a': 1}", "integer"),
     (spec(function="[5]"), "grid[0].function: item 0: 5", "text"),
-    (spec(method="[no]"), "grid[0].method: item 0: False", "text"),
+    (spec(method="[no]"), "grid[0].method[0]: no means one thing in YAML 1.1", "quote it"),
+    (spec(method="[true]"), "grid[0].method: item 0: True is not a text", "quote it"),
+    (spec(function="[1e3]"), "grid[0].function: item 0: 1000.0 is not a text", "quote it"),
+    (spec(function="[~]"), "grid[0].function: item 0: None is not a text", "quote it"),
+    # scalars that YAML 1.1 and 1.2 read differently: octal, to the base 60 and 2, underscores, truth values, dates
+    *(
+        (spec(n=f"[{written}]"), f"grid[0].n[0]: {written} means one thing in YAML 1.1", "plain digits")
+        for written in ("0100", "0899", "-012", "1:40", "1:40:00", "1:40.5", "1_000", "0b11", "0x1_F", "1_0.5", "1_0e3")
+    ),
+    (spec(seeds="1:30"), "grid[0].seeds: 1:30 means one thing in YAML 1.1", "plain digits"),
+    (spec(m=ranged(from_=2, to="0100", count=3)), "grid[0].m.to: 0100 means one thing", "plain digits"),
+    (spec(head="name: t\nsettings: {ap: {max_projections: 1_0}}\n"), "settings.ap.max_projections: 1_0", "plain"),
+    (spec(head="name: t\nsettings: {minimax: {symmetric: yes}}\n"), "settings.minimax.symmetric: yes", "true or"),
+    (spec(function="{name: gaussian, scale: 010}"), "grid[0].function.scale: 010 means one thing", "plain digits"),
+    (spec(where="off"), "grid[0].where: off means one thing", "quote it"),
+    *(
+        (spec(head=f"name: {written}\n"), f"name: {written} means one thing in YAML 1.1", "quote it")
+        for written in ("on", "NO", "Off", "yes", "2026-11-22", "2026-11-22 08:00:00 +01:00", "1_000", "007")
+    ),
+    (spec(head="name: 1e3\n"), "name: 1000.0 will not do", "quote it"),
+    (spec(head="name: .5\n"), "name: 0.5 will not do", "quote it"),
+    (spec(head="name: ~\n"), "name: None will not do", "quote it"),
+    (spec(head="name: true\n"), "name: True will not do", "quote it"),
+    ("name: !!bool yes", "line 1, column 7: yes is no bool of YAML 1.2", "YAML"),
+    ("name: !!int 1:40", "line 1, column 7: 1:40 is no int of YAML 1.2", "YAML"),
     # names
     (spec(function="[gausian]"), "grid[0].function: 'gausian' is not known", "gaussian"),
     (
@@ -242,7 +270,9 @@ BAD = [
             ("[{}]", 0),
         )
     ),
-    (spec(function="[cauchy, {file: data.npy}]"), "grid[0].function: item 1: {'file'", "one file a block"),
+    (spec(function="[cauchy, {file: data.npy}]"), "grid[0].function[1].file: data.npy is not there", "beside the spec"),
+    (spec(function="[cauchy, {file: [1]}]"), "grid[0].function[1].file: [1] is not a text", "name a .npy file"),
+    (spec(function="[cauchy, {file: a, more: 1}]"), "grid[0].function: item 1: {'file'", "write {name: gaussian"),
     (spec(function="{gaussian: {scale: 2}}"), "grid[0].function: {'gaussian': {'scale': 2}} will not do", "list"),
     (spec(function="[[{name: gaussian, scale: 2}]]"), "grid[0].function: item 0: [", "is not a text"),
     (spec(sampling="[{name: ball-symmetric}]"), "grid[0].sampling: item 0: {'name'", "is not a text"),
@@ -251,6 +281,22 @@ BAD = [
     (spec(function="{name: 'math:exp', 'a b': 2}"), "grid[0].function: 'math:exp(a b=2)' cannot be read", "key=number"),
     (spec(function="{name: 'math:exp', \"a\\nb\": 2}"), "grid[0].function: 'math:exp(a", "key=number"),
     (spec(function="{name: 'math:exp', a: [2]}"), "grid[0].function: item 0: a: [2] is not", "number"),
+    *(
+        (
+            spec(function=f"{{name: 'math:exp', a: {written}}}"),
+            f"grid[0].function: item 0: a: {value} is not a finite number up to 1e+15, true or false",
+            "leave it out for the function's own default",  # which is not claimed to be known
+        )
+        for written, value in (
+            ("null", "None"),
+            ("fast", "'fast'"),
+            (".nan", "nan"),
+            ("1e300", "1e+300"),
+            ("'true'", "'true'"),
+        )
+    ),
+    (spec(function="{name: gaussian, scale: false}"), "grid[0].function: item 0: scale: False is not", "out for 1.0"),
+    (spec(function="['math:exp(a=True)']"), "grid[0].function: 'math:exp(a=True)' cannot be read", "true or false"),
     # where
     (spec(where="5"), "grid[0].where: 5 is not a text", "r <= n / 2"),
     (spec(where="[r]"), "grid[0].where: ['r'] is not a text", "r <= n / 2"),
@@ -368,3 +414,27 @@ def test_bad_specification_is_refused_in_one_short_line(text, start, told):
     assert told in message
     assert "\n" not in message
     assert len(message) < 600
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("0x1F", 31), ("0o17", 15), ("+12", 12), ("1e-3", 1e-3), ("1e3", 1e3), ("1.5E2", 150.0), (".5", 0.5),
+        ("-.5", -0.5), ("2.", 2.0), ("true", True), ("FALSE", False), ("Null", None), ("", None), ("-.INF", -math.inf),
+        ("y", "y"), ("n", "n"), ("04:00:00", "04:00:00"), ("=", "="), ("<<", "<<"), ("1e", "1e"), ("0x", "0x"),
+        ("'on'", "on"), ('"0100"', "0100"), ("!!str 1:40", "1:40"), ("!!str yes", "yes"), ("!!int 0100", 100),
+        ("!!float 1", 1.0),
+    ],
+)  # fmt: skip
+def test_scalars_are_those_of_the_core_schema_of_yaml_1_2(written, meant):
+    found = parse_yaml(f"a: {written}")["a"]
+    assert (type(found), found) == (type(meant), meant)
+
+
+def test_keys_that_yaml_1_1_reads_as_truth_values_are_texts():
+    assert parse_yaml("on: 1\nn: 2\n'yes': 3\n") == {"on": 1, "n": 2, "yes": 3}
+
+
+def test_figures_in_the_text_of_an_older_store_are_read_beside_spellings_that_are_refused_now():
+    text = spec(n="[1_000]", head="name: on\nfigures: [{name: one, x: r, lines: method}]\n")
+    assert declared_figures(text, get_experiment("approximation", allow_code=False))[0].name == "one"

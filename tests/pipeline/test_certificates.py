@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from pipeline import approximate, certificates, function_matrix, lower_bound
 from pipeline.certificates import CertificateSettings, certified_bound, tail_bound
 from pipeline.errors import InputError
+from pipeline.experiments import EXPERIMENTS
 from pipeline.hadamard_bounds import Certificate, HadamardPolynomial
 from pipeline.passes import max_error
 from pipeline.svd import Decompositions, SVDSettings, lapack_svd
@@ -379,3 +380,32 @@ def test_settings_out_of_range_are_refused(options):
 def test_nothing_is_claimed_where_singular_values_underflow(size):
     """The best error of the identity of order four at rank three is a quarter, and a multiple's is its quarter."""
     assert lower_bound(size * np.eye(4), 3) <= size / 4
+
+
+# --- what the tail bound rests on
+
+
+@pytest.mark.parametrize("name", ["exponential", "graded", "signs", "tall"])
+def test_tail_bound_is_what_a_verified_decomposition_proves(name):
+    """LAPACK's stability is trusted for the singular values; residual and orthogonality bear it out."""
+    random = np.random.default_rng(5)
+    matrix = {
+        "exponential": function_matrix("exponential", "ball-symmetric", 10, 120).to_numpy(),
+        "graded": random.standard_normal((90, 90)) * np.logspace(0, -12, 90),
+        "signs": np.sign(random.standard_normal((80, 80))),
+        "tall": random.uniform(-1, 1, (200, 40)),
+    }[name]
+    matrix = np.ldexp(matrix, -np.frexp(np.abs(matrix).max())[1])
+    verified = Certificate(HadamardPolynomial(), np.ones(len(matrix)), np.ones(matrix.shape[1]), matrix)
+    for rank in (1, 5, 20):
+        trusted = tail_bound(lapack_svd(matrix), rank) * np.sqrt(matrix.size)
+        assert trusted == pytest.approx(verified.tail(rank), abs=1e-11 * np.linalg.norm(matrix))
+
+
+@pytest.mark.parametrize(
+    ("experiment", "quantity"),
+    [("approximation", "lower_bound"), ("attention", "epsilon_bound"), ("epsilon_rank", "lower_bound")],
+)
+def test_stored_bounds_name_what_they_trust(experiment, quantity):
+    text = EXPERIMENTS[experiment].quantity(quantity)
+    assert "LAPACK's backward stability is trusted" in " ".join(map(str, vars(text).values()))

@@ -2,6 +2,8 @@
 
 import dataclasses
 import importlib
+import sys
+import warnings
 from functools import cache
 from itertools import pairwise
 
@@ -16,11 +18,13 @@ from pipeline import (
     approximation,
     function_matrix,
     function_tensor,
+    lower_bound,
     tensor_approximation,
 )
 from pipeline.certificates import certified_bound
 from pipeline.experiment import Case, Outcome, Quantity
 from pipeline.experiments import EXPERIMENTS
+from pipeline.experiments.generated import matrix_experiment
 
 EXPERIMENT = EXPERIMENTS["approximation"]
 QUANTITIES = {quantity.name for quantity in EXPERIMENT.quantities if not quantity.optional}
@@ -328,7 +332,9 @@ def test_user_function_that_raises_for_one_m_fails_there_alone(user_module):
     cases = [case(function=f"{name}:picky", m=m, method=method) for m in (3, 4, 5) for method in ("svd", "ap")]
     outcomes = run(cases)
     assert [outcome.values is None for outcome in outcomes] == [False, False, True, True, False, False]
-    assert {outcome.message for outcome in outcomes[2:4]} == {"ZeroDivisionError: four is forbidden"}
+    assert {outcome.message for outcome in outcomes[2:4]} == {
+        f"ZeroDivisionError: four is forbidden ({name}.py, line 5)"
+    }
 
 
 @pytest.mark.parametrize(
@@ -427,3 +433,89 @@ def test_tensor_is_made_and_its_bound_found_once_for_neighbours_that_share_it(us
     run([*shared, case(function=f"{name}:triple", n=6, r=2, seed=1)])
     assert importlib.import_module(name).calls == [6, 6]
     assert ranks == [1, 2, 2]
+
+
+# --- NumPy's error state, Python's warnings, and sizes of entries
+
+
+STRICT = "import warnings\nimport numpy as np\nnp.seterr(all='raise')\nwarnings.simplefilter('error')\n"
+
+
+def test_what_an_own_module_sets_of_numpy_and_of_warnings_decides_nothing(user_module):
+    """Kind: cells that fail by who imported what. Entries underflow, and squares of them in methods."""
+    name = user_module(STRICT + "def f(X, Y):\n    return np.exp(-900 * np.abs(X[:, :1] - Y[:, 0]))\n")
+    before = np.geterr(), list(warnings.filters)
+    cases = [case(function=f"{name}:f", method=method) for method in ("svd", "ap", "minimax", "random_embedding")]
+    expected = [values(each) for each in run(cases)]
+    assert (np.geterr(), list(warnings.filters)) == before
+    with np.errstate(all="raise"):
+        found = [values(each) for each in run(cases)]
+    assert found == expected
+
+
+def test_own_function_runs_with_numpys_defaults_wherever_it_is_called(user_module):
+    name = user_module(
+        "import numpy as np\nseen = []\ndef f(X, Y):\n    seen.append(np.geterr())\n    return X @ Y.T\n"
+    )
+    with np.errstate(all="raise"):
+        run([case(function=f"{name}:f", method="svd")])
+        function_matrix(f"{name}:f", "ball-independent", 2, 5).to_numpy()
+    defaults = {"divide": "warn", "over": "warn", "under": "ignore", "invalid": "warn"}
+    seen = sys.modules[name].seen
+    assert len(seen) >= 2
+    assert all(each == defaults for each in seen)
+
+
+@pytest.mark.parametrize("state", ["raise", "call", "print"])
+def test_state_of_the_caller_changes_no_value(state, capsys):
+    """Kind: numerics under the state of who calls them; with seterrcall and print as well."""
+
+    def solved() -> list[bytes]:
+        far = function_matrix("quartic_gaussian(scale=0.1)", "gaussian-independent", 3, 40)  # entries underflow
+        tensor = function_tensor("sinh_product", "ball-symmetric", 3, 8)
+        found = [approximate(far, 3, method).left for method in ("svd", "ap", "minimax", "random_embedding")]
+        found += [approximate_tensor(tensor, 2, method).cores[0] for method in ("svd", "ap", "minimax")]
+        return [each.tobytes() for each in (*found, np.array(lower_bound(far, 3)), far.to_numpy())]
+
+    expected = solved()
+
+    def told(*args: object) -> None:
+        raise AssertionError(args)
+
+    with np.errstate(all=state, call=told), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert solved() == expected
+    assert capsys.readouterr() == ("", "")
+
+
+def test_own_experiment_computes_with_numpys_defaults():
+    def root(matrix, case):
+        return {"under": float(np.exp(np.float64(-800))), "state": float(np.geterr()["over"] == "warn")}
+
+    own = matrix_experiment("roots", {"under": "underflows", "state": "defaults"}, root)
+    labels = [(axis.name, case()[axis.name]) for axis in own.axes]
+    with np.errstate(all="raise"):
+        (outcome,) = own.run([Case(tuple(labels))], own.settings())
+    assert outcome.values is not None, outcome.message
+    assert (outcome.values["under"], outcome.values["state"]) == (0.0, 1.0)
+
+
+@pytest.mark.parametrize("exponent", [516, 990, -516, -980])
+def test_relative_errors_are_those_of_entries_near_one(user_module, exponent):
+    """Kind: entries near the ends of the range of numbers, by whose squares a method over- or underflows."""
+    source = "import numpy as np\ndef f(X, Y):\n    return np.ldexp(np.exp(-np.abs(X @ Y.T)), {})\n"
+    functions = [user_module(source.format(each)) for each in (0, exponent)]
+    chosen = options(svd={"driver": "randomized", "oversampling": 0, "power_iterations": 1})
+    for method in ("svd", "ap", "minimax"):
+        cases = [case(function=f"{name}:f", n=90, method=method) for name in functions]
+        near, far = (values(each) for each in run(cases, chosen))
+        assert far["epsilon"] == pytest.approx(near["epsilon"], rel=1e-6)
+        assert far["lower_bound"] == pytest.approx(near["lower_bound"], rel=1e-6)
+        assert far["max_norm"] == np.ldexp(near["max_norm"], exponent)
+
+
+def test_entries_beyond_what_can_be_decomposed_are_refused_in_one_line(user_module):
+    name = user_module("def f(X, Y):\n    return 1e305 + X @ Y.T\n")
+    (outcome,) = run([case(function=f"{name}:f")])
+    assert outcome.values is None
+    assert "entries up to 1e+305 overflow in a decomposition; scale them below 1e+300" in outcome.message

@@ -81,7 +81,7 @@ def test_everything_that_is_said_is_kept():
     text = (
         "[{name: a.b-c_1, x: m, y: lower_bound, lines: r, panels: [function, method, n], at: {sampling: ball-symmetric}"
         ", beside: [max_norm], where: r <= n / 2, statistic: max, x_scale: linear, y_scale: linear, y_least: 1e-3"
-        ", slope: -1}]"
+        ", slope: -1, only: {m: [2]}, y_share: false}]"
     )
     (figure,) = parse_sweep(spec(text)).figures
     assert figure.model_dump() == {
@@ -92,6 +92,8 @@ def test_everything_that_is_said_is_kept():
         "lines": "r",
         "panels": ["function", "method", "n"],
         "at": {"sampling": "ball-symmetric"},
+        "only": {"m": [2]},
+        "y_share": False,
         "where": "r <= n / 2",
         "statistic": "max",
         "x_scale": "linear",
@@ -118,6 +120,10 @@ BAD = {
     "at not a mapping": (one(at="[n]"), "figures[0].at: ['n']", "dictionary"),
     "a list held": (one(at="{n: [40]}"), "figures[0].at.n: [40] is not one label", "write the number or name"),
     "a truth held": (one(at="{n: true}"), "figures[0].at.n: True is not one label", "write the number or name"),
+    "nothing drawn of an axis": (one(only="{n: []}"), "figures[0].only.n: [] is empty", "list each label"),
+    "a label drawn twice": (one(only="{n: [40, 40]}"), "figures[0].only.n: [40, 40] names a label twice", "once"),
+    "only of no axis": (one(only="{q: [3]}"), "figures[0].only: 'q'", f"use one of {AXES}"),
+    "only of what is held": (one(at="{n: 40}", only="{n: [40]}"), "figures[0].only: 'n'", "use one of m, r"),
     "where of no axis": (one(where="q < 3"), "figures[0].where: 'q' is not an axis", "write comparisons such as"),
     "where of trials": (one(where="seed < 3"), "figures[0].where: 'seed' is not an axis", "write comparisons such as"),
     "where that is no comparison": (one(where="n + 1"), "figures[0].where: 'n + 1' is not a comparison", "write"),

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import xarray as xr
 import zarr
 
 from pipeline import approximate, approximate_tensor, load_sweep
@@ -187,11 +188,89 @@ def test_folder_named_npy_and_file_named_zarr_are_refused(tmp_path):
 
 def test_zarr_that_is_no_array_is_refused(tmp_path):
     (tmp_path / "empty.zarr").mkdir()
-    zarr.create_group(tmp_path / "group.zarr").create_array("inner", shape=(3, 3), dtype="f8")
     (tmp_path / "spoilt.zarr").mkdir()
     (tmp_path / "spoilt.zarr" / "zarr.json").write_text("{")
-    for name in ("empty.zarr", "group.zarr", "spoilt.zarr"):
+    for name in ("empty.zarr", "spoilt.zarr"):
         assert f"{name} cannot be read (" in refused(lambda name=name: FileMatrix(str(tmp_path / name)))
+
+
+LABELLED = xr.DataArray(
+    MATRIX, dims=("x", "y"), name="data", coords={"x": np.arange(40), "y": np.arange(30.0), "when": 3.5},
+    attrs={"units": "m"},
+)  # fmt: skip
+WITH_PLACES = LABELLED.assign_coords(place=(("x", "y"), np.ones((40, 30))))
+
+
+@pytest.mark.filterwarnings("ignore:Consolidated metadata")
+@pytest.mark.parametrize("zarr_format", [2, 3])
+@pytest.mark.parametrize(
+    "written",
+    [LABELLED, LABELLED.drop_vars("x"), WITH_PLACES, LABELLED.astype("f4"), LABELLED.to_dataset(), LABELLED.T],
+    ids=["axes", "one axis", "coordinates of both axes", "single precision", "dataset", "transposed"],
+)
+def test_zarr_that_xarray_wrote_is_the_array_in_it(tmp_path, written, zarr_format):
+    written.to_zarr(tmp_path / "data.zarr", zarr_format=zarr_format)
+    expected = written["data"] if isinstance(written, xr.Dataset) else written
+    matrix = FileMatrix(str(tmp_path / "data.zarr"))
+    assert np.array_equal(matrix.to_numpy(), expected.values)
+    assert np.array_equal(np.asarray(matrix.T), expected.values.T)
+    assert np.array_equal(FileMatrix(str(tmp_path / "data.zarr" / "data")).to_numpy(), expected.values)
+    assert FileRecipe.of(str(tmp_path / "data.zarr")).make() == matrix
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_group_with_one_array_is_that_array(tmp_path, zarr_format):
+    group = zarr.create_group(tmp_path / "group.zarr", zarr_format=zarr_format)
+    group.create_array("inner", shape=TENSOR.shape, dtype="f8")[:] = TENSOR
+    assert np.array_equal(FileMatrix(str(tmp_path / "group.zarr")).to_numpy(), TENSOR)
+
+
+def test_group_with_several_arrays_is_refused_with_the_way_to_name_one(tmp_path):
+    group = zarr.create_group(tmp_path / "group.zarr")
+    assert "group.zarr is a group of several arrays (none); name one" in refused(
+        lambda: FileMatrix(str(tmp_path / "group.zarr"))
+    )
+    for name in ("b", "a"):
+        group.create_array(name, shape=(3, 4), dtype="f8")[:] = 5
+    told = refused(lambda: FileMatrix(str(tmp_path / "group.zarr")))
+    assert told.endswith("group.zarr is a group of several arrays (a, b); name one of them, as group.zarr/a")
+    assert np.array_equal(FileMatrix(str(tmp_path / "group.zarr" / "a")).to_numpy(), np.full((3, 4), 5.0))
+    group.create_group("inner").create_array("c", shape=(3, 4), dtype="f8")
+    assert FileMatrix(str(tmp_path / "group.zarr" / "inner" / "c")).shape == (3, 4)
+    assert "cannot be read (" in refused(lambda: FileMatrix(str(tmp_path / "group.zarr" / "d")))
+
+
+@pytest.mark.filterwarnings("ignore:Consolidated metadata")
+@pytest.mark.parametrize("zarr_format", [2, 3])
+@pytest.mark.parametrize(
+    ("dtype", "encoding"), [("f8", {"_FillValue": -9.0}), ("i4", {"_FillValue": -9}), ("f4", {"_FillValue": -9.0})]
+)
+def test_entry_that_xarray_calls_missing_is_none(tmp_path, zarr_format, dtype, encoding):
+    values = np.round(20 * MATRIX).astype(dtype)
+    values[values == -9] = 1
+    values[17, 23] = -9
+    array = xr.DataArray(values, dims=("x", "y"), name="data")
+    array.encoding = encoding
+    array.to_zarr(tmp_path / "data.zarr", zarr_format=zarr_format)
+    matrix = FileMatrix(str(tmp_path / "data.zarr"))
+    assert "entry [17, 23] is nan; every entry must be finite" in refused(matrix.to_numpy)
+    assert np.array_equal(matrix.block(slice(17), slice(None)), values[:17].astype(float))
+
+
+@pytest.mark.filterwarnings("ignore:Consolidated metadata")
+@pytest.mark.parametrize(
+    ("values", "encoding", "told"),
+    [
+        (MATRIX, {"dtype": "i2", "scale_factor": 0.1, "_FillValue": -999}, "codes of its entries (scale_factor: 0.1)"),
+        (MATRIX, {"dtype": "f4", "add_offset": 5.0}, "codes of its entries (add_offset: 5.0)"),
+        (np.full((3, 4), "2026-11-28", "M8[ns]"), {}, "codes of its entries (units: "),
+    ],
+)
+def test_codes_that_stand_for_entries_are_refused(tmp_path, values, encoding, told):
+    array = xr.DataArray(values, dims=("x", "y"), name="data")
+    array.encoding = encoding
+    array.to_zarr(tmp_path / "data.zarr")
+    assert told in refused(lambda: FileMatrix(str(tmp_path / "data.zarr")))
 
 
 def test_pickled_objects_are_refused_and_never_run(tmp_path):
@@ -390,12 +469,6 @@ def test_spellings_of_a_name_are_one_label(folder):
     assert parsed(folder, block("../beside/./data.npy")).labels["function"] == ("../beside/data.npy",)
 
 
-def test_file_in_a_list_is_told_how_to_be_written(folder):
-    assert "write function: {file: data.npy}, one file a block" in refused(
-        lambda: parsed(folder, block(function="[{file: data.npy}]", sampling="[ball-symmetric]", m="[2]", n="[40]"))
-    )
-
-
 def test_link_keeps_the_suffix_of_its_name(tmp_path):
     Path(saved(tmp_path, MATRIX)).rename(tmp_path / "0a1b2c")
     (tmp_path / "data.npy").symlink_to(tmp_path / "0a1b2c")
@@ -539,6 +612,68 @@ def test_predicate_of_a_block_may_name_what_the_file_fixes(folder):
     assert parsed(folder, block(where=f'"{where}"')).wanted.sum() == 3
 
 
+FILES = "[{file: data.npy}, {file: some.zarr}]"
+
+
+def listed(function, **changes):
+    """A block with a list of functions and files."""
+    return block(**{"function": function} | changes)
+
+
+def combinations(sweep):
+    columns = sweep.columns(np.argwhere(sweep.wanted))
+    return set(zip(*(columns[axis].tolist() for axis in ("function", "sampling", "m", "n", "r")), strict=True))
+
+
+def test_files_in_a_list_have_axes_of_their_own(folder):
+    sweep = parsed(folder, listed(FILES))
+    apart = parsed(folder, block(), block("some.zarr"))
+    assert (sweep.labels, sweep.settings, sweep.used_settings) == (apart.labels, apart.settings, apart.used_settings)
+    assert np.array_equal(sweep.wanted, apart.wanted)
+    assert parsed(folder, listed("[{file: data.npy}]")).labels == parsed(folder, block()).labels
+    used = {case["function"] for case, _ in outcomes(parsed(folder, listed(FILES, r="[2]", seeds="1")))}
+    assert used == {"data.npy", "some.zarr"}
+
+
+def test_files_stand_in_a_list_beside_functions_whose_axes_are_not_theirs(folder):
+    given = {"sampling": "[ball-symmetric]", "m": "[2, 3]", "n": "[40]", "r": "[2]"}
+    sweep = parsed(
+        folder, listed("[{file: data.npy}, {name: gaussian, scale: 2}, {file: tensor.npy}, cauchy]", **given)
+    )
+    assert combinations(sweep) == {
+        ("data.npy", "given", 0, 30, 2),
+        ("tensor.npy", "given", 0, 5, 2),
+        *((name, "ball-symmetric", m, 40, 2) for name in ("gaussian(scale=2)", "cauchy") for m in (2, 3)),
+    }
+
+
+def test_condition_of_a_list_may_leave_out_some_of_its_files_but_not_all(folder):
+    sweep = parsed(folder, listed(FILES, where="\"function == 'some.zarr'\""))
+    assert {case[0] for case in combinations(sweep)} == {"some.zarr"}
+    assert parsed(folder, listed(FILES, r="[2, 25]", where="r <= n")).wanted.sum() == 3 * 2 + 3
+    assert refused(lambda: parsed(folder, FUNCTIONS, listed(FILES, where="n > 99"))).startswith(
+        "grid[1].where: 'n > 99' leaves no cell"
+    )
+
+
+def test_place_of_a_block_is_the_written_one_behind_a_list_of_files(folder):
+    told = refused(lambda: parsed(folder, listed(FILES), block(r="[0]")))
+    assert told.startswith("grid[1].r: item 0: 0 is not between")
+    assert refused(lambda: parsed(folder, listed(FILES), block(r="[99]"))).startswith("grid[1]: n = 30, r = 99 breaks")
+    given = {"sampling": "[ball-symmetric]", "m": "[2]", "n": "[40]"}
+    told = refused(lambda: parsed(folder, listed("[{file: data.npy}, gaussian, 5]", **given)))
+    assert told.startswith("grid[0].function: item 2: 5 is not a text")
+    long = "{from: 1, to: 9, count: 9, scale: log}"
+    assert parsed(folder, listed(FILES), block(r=long)).notes[0].startswith("grid[1].r: {from: 1")
+    assert len(parsed(folder, listed(FILES, r=long)).notes) == 1
+
+
+def test_list_of_files_is_read_through_an_alias_as_the_first(folder):
+    text = f"name: t\ngrid:\n  - {{function: &f {FILES}, r: [2], method: [svd], seeds: 2}}\n"
+    text += "  - {function: *f, r: [3], method: [svd], seeds: 2}\n"
+    assert parse_sweep(text, folder=folder).wanted.sum() == 8
+
+
 @pytest.mark.parametrize("key", ["sampling", "m", "n"])
 def test_key_that_the_file_fixes_is_refused(folder, key):
     told = refused(lambda: parsed(folder, block(**{key: BLOCK[key]})))
@@ -561,11 +696,15 @@ def test_key_that_the_file_fixes_is_refused(folder, key):
         ("{file: line.npy}", "grid[0].function.file: ", "shape (5,)"),
         ("{file: complex.npy}", "grid[0].function.file: ", "complex128"),
         ("{file: broken.npy}", "grid[0].function.file: ", "cannot be read"),
-        ("{file: data.npy, more: 1}", "grid[0].function: {", "write {file: data.npy}, one file a block"),
+        ("{file: data.npy, more: 1}", "grid[0].function: {", "write {file: data.npy}, or a list"),
         ("{files: [data.npy]}", "grid[0].function: {", "write {file: data.npy}"),
         ("{}", "grid[0].function: {}", "write {file: data.npy}"),
         ("{from: 1, to: 5, count: 2}", "grid[0].function: {", "list the labels"),
-        ("[{file: data.npy}]", "grid[0].", ""),
+        ("[{file: data.npy}, {file: none.npy}]", "grid[0].function[1].file: none.npy is not there", "beside the spec"),
+        ("[{file: data.npy}, {file: ./data.npy}]", "grid[0].function: 'data.npy' is listed twice", "once"),
+        ("[{file: data.npy}, gaussian]", "grid[0].sampling: is missing", "add it"),
+        ("[{file: line.npy}]", "grid[0].function[0].file: ", "shape (5,)"),
+        ("[{file: data.npy, more: 1}]", "grid[0].", ""),
         ("[data.npy]", "grid[0].", ""),
         ("data.npy", "grid[0].", ""),
         ("[given]", "grid[0].", ""),

@@ -245,7 +245,7 @@ GOOD = np.ones((2, 3))
         (lambda: power_law([1, 2, math.inf], GOOD), "x: entry [2] is inf; give positive finite numbers"),
         (lambda: power_law([-1, 2, 3], GOOD), "x: entry [0] is -1.0; give positive finite numbers"),
         (lambda: power_law([1, 2, "three"], GOOD), "x: [1, 2, 'three'] is not an array of numbers; give positive"),
-        (lambda: power_law([1, 2, 3], [[1, 2], [1]]), "values: [[1, 2], [1]] is not an array of numbers; give"),
+        (lambda: power_law([1, 2, 3], [[1, 2], [1]]), "values: its rows differ in length"),
         (lambda: power_law([1, 2], GOOD), "values: shape (2, 3) is not (trials, 2); give a row for each trial"),
         (lambda: power_law([1, 2, 3], [1, 2, 3]), "values: shape (3,) is not (trials, 3); give a row for each trial"),
         (lambda: power_law([1, 2, 3], np.ones((0, 3))), "values: shape (0, 3) is not (trials, 3); give a row"),

@@ -1,6 +1,7 @@
 """Generating functions: values against scalar formulas, distances of close points, and a user's own."""
 
 import math
+import sys
 from itertools import permutations
 
 import numpy as np
@@ -384,6 +385,42 @@ def test_a_users_parameters_without_default_are_no_point_sets(tmp_path, monkeypa
     x, y = np.arange(6.0).reshape(3, 2), np.arange(4.0).reshape(2, 2)
     assert function.order == 2
     np.testing.assert_allclose(function(x, y), np.exp(0.25 * x @ y.T), rtol=1e-15)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "label", "given"),
+    [
+        ({"flag": False}, "f(flag=false)", {"flag": False}),
+        ({"flag": True}, "f(flag=true)", {"flag": True}),
+        ({"flag": 0}, "f(flag=0)", {"flag": 0}),
+        (
+            {"scale": 2, "flag": False, "rate": -0.5},
+            "f(flag=false,rate=-0.5,scale=2)",
+            {"scale": 2, "rate": -0.5, "flag": False},
+        ),
+        ({"scale": 2.0}, "f(scale=2)", {"scale": 2}),
+        ({"scale": 1e-300}, "f(scale=1e-300)", {"scale": 1e-300}),
+        ({}, "f", {}),
+    ],
+)
+def test_a_users_parameters_are_numbers_and_truth_values_of_their_own_type(user_module, parameters, label, given):
+    """A boolean stays one, whatever the default of the function is."""
+    name = user_module(
+        "told = []\ndef f(X, Y, scale=1, flag=True, **more):\n"
+        "    told.append((scale, flag, more))\n    return X @ Y.T\n"
+    )
+    assert label_of(f"{name}:f", parameters) == f"{name}:{label}"
+    get_function(f"{name}:{label}")(np.ones((2, 1)), np.ones((2, 1)))
+    scale, flag, more = sys.modules[name].told[-1]
+    expected = {"scale": 1, "flag": True} | given
+    assert {"scale": scale, "flag": flag} | more == expected
+    assert type(flag) is type(expected["flag"])
+
+
+def test_a_users_function_that_has_no_such_parameter_is_refused(user_module):
+    name = user_module("def f(X, Y, *, flag=True): ...\n")
+    with pytest.raises(InputError, match=r"cannot be called with these parameters \(got an unexpected keyword"):
+        get_function(f"{name}:f(flg=false)")
 
 
 @pytest.mark.parametrize("value", ["nan", "1e999", "9" * 5000])

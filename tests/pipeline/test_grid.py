@@ -2,6 +2,8 @@
 
 import itertools
 import sys
+from importlib.resources import files
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -406,3 +408,41 @@ def test_file_that_is_no_specification_is_named(tmp_path, content, told):
 def test_folder_is_not_a_specification(tmp_path):
     with pytest.raises(InputError, match="cannot be read"):
         load_sweep(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("key", "written", "count"),
+    [
+        ("m", "{from: 1, to: 10, count: 9, scale: log}", 7),
+        ("seeds", "{from: 1, to: 8, count: 8, scale: log}", 6),
+        ("n", "{from: 40, to: 47, count: 8, scale: log}", 8),
+        ("m", "{from: 2, to: 1000, count: 12, scale: log}", 12),
+        ("r", "{from: 1, to: 9, count: 9}", 9),
+    ],
+)
+def test_range_of_fewer_labels_than_its_count_is_told(key, written, count):
+    sweep = parse_sweep(spec_of(key, written))
+    assert len(sweep.labels["seed" if key == "seeds" else key]) == count
+    asked = int(written.partition("count: ")[2].partition(",")[0].rstrip("}"))
+    told = f"grid[0].{key}: {written} gives {count} labels, not {asked}: some are rounded to the same one; widen "
+    assert [note.startswith(told) for note in sweep.notes] == ([] if asked == count else [True])
+
+
+def test_range_of_real_numbers_that_are_too_close_is_told():
+    block = (
+        "{function: [gaussian], sampling: [ball-symmetric], m: [2], n: [40], method: [svd], seeds: 1, tolerance: %s}"
+    )
+    written = block % "{from: 0.1, to: 0.100003, count: 9}"
+    sweep = parse_sweep(f"name: t\nexperiment: epsilon_rank\ngrid:\n  - {written}\n")
+    assert len(sweep.labels["tolerance"]) == 4
+    assert sweep.notes[0].startswith("grid[0].tolerance: {from: 0.1, to: 0.100003, count: 9} gives 4 labels, not 9")
+
+
+def spec_of(key, written):
+    entries = BLOCK | {"n": "[90]", "r": [2], key: written}
+    return "name: t\ngrid:\n  - {" + ", ".join(f"{name}: {entry}" for name, entry in entries.items()) + "}\n"
+
+
+def test_shipped_sweeps_have_the_labels_that_they_count():
+    for path in (Path(str(files("flows"))) / "sweeps").glob("*.yaml"):
+        assert load_sweep(path).notes == ()

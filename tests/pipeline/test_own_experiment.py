@@ -5,13 +5,19 @@ import sys
 import numpy as np
 import pytest
 
-from pipeline.errors import InputError
+from flows.figures import plot_curves
+from flows.findings import findings
+from flows.report import report_page
+from pipeline.errors import InputError, StoreError
 from pipeline.experiment import Experiment
 from pipeline.experiments import ALLOW_CODE, get_experiment
 from pipeline.experiments.generated import RANK, matrix_experiment
 from pipeline.grid import parse_sweep
 from pipeline.matrix import function_matrix
-from storage import Writer, median_curves, open_results, store_experiment
+from storage import Status, Writer, median_curves, open_results, store_experiment, sweep_status
+from storage.description import DESCRIPTION
+from storage.document import read_document
+from storage.location import ROOT, locate
 
 MODULE = """
 import numpy as np
@@ -52,7 +58,7 @@ def test_its_values_are_those_of_the_function(module, tmp_path):
         assert outcome.values["size"] == 30
 
 
-def test_its_store_opens_without_its_code_and_draws_only_with_it(module, tmp_path, monkeypatch):
+def test_its_store_is_read_and_drawn_without_its_code(module, tmp_path, monkeypatch):
     store = tmp_path / "own.zarr"
     sweep = parse_sweep(SPEC, allow_code=True)
     cells = np.argwhere(sweep.wanted)
@@ -62,10 +68,82 @@ def test_its_store_opens_without_its_code_and_draws_only_with_it(module, tmp_pat
     ds = open_results(store)
     assert ds.attrs["experiment"] == "own_tails:TAIL"
     assert (median_curves(ds, "tail")["tail"] > 0).all()
-    with pytest.raises(InputError, match=f"is code of your own; set {ALLOW_CODE}=1"):
-        store_experiment(store)
-    monkeypatch.setenv(ALLOW_CODE, "1")
+    assert median_curves(ds).equals(median_curves(ds, ds.attrs["main_quantity"]))
+    sys.modules.pop("own_tails")
+    (tmp_path / "own_tails.py").unlink()
+    found = store_experiment(store)
+    assert "own_tails" not in sys.modules
+    assert (found.main, found.summary, found.revision) == ("tail", "tails", sweep.experiment.revision)
+    assert found.quantities == sweep.experiment.quantities
+    axes = [(axis.name, axis.kind, axis.key, axis.description) for axis in sweep.experiment.axes]
+    assert [(axis.name, axis.kind, axis.key, axis.description) for axis in found.axes] == axes
+    assert [path.name for path in plot_curves(ds, found, tmp_path / "figures", {})] == ["tail-against-r.png"]
+    assert "Frobenius norm beyond r" in report_page("own.zarr", ds, found, findings(ds, found))
+    monkeypatch.setenv(ALLOW_CODE, "1")  # which cannot be imported any more
     assert store_experiment(store).main == "tail"
+
+
+def test_store_of_a_version_that_did_not_describe_it_is_read_as_far_as_its_arrays_tell(module, tmp_path, monkeypatch):
+    store = tmp_path / "own.zarr"
+    figures = "figures:\n  - {name: by-rank, x: r, y: tail}\n"
+    sweep = parse_sweep(SPEC + figures, allow_code=True)
+    cells = np.argwhere(sweep.wanted)
+    with Writer.open(store, sweep) as writer:
+        writer.write(cells, list(sweep.experiment.run([sweep.case(cell) for cell in cells], sweep.settings)))
+    location = locate(store)
+    document = read_document(location)
+    del document.attributes[DESCRIPTION]
+    location.write({ROOT: document.dump()})
+    monkeypatch.delenv(ALLOW_CODE, raising=False)
+    found, ds = store_experiment(store), open_results(store)
+    assert (found.main, found.summary) == ("tail", "tails")
+    assert [(axis.name, axis.kind) for axis in found.axes] == [(axis.name, axis.kind) for axis in sweep.experiment.axes]
+    names = [(each.name, each.long_name, each.units, each.dtype) for each in found.quantities]
+    assert set(names) == {(each.name, each.long_name, each.units, each.dtype) for each in sweep.experiment.quantities}
+    assert names[-1][0] == "seconds"
+    assert [path.name for path in plot_curves(ds, found, tmp_path / "figures", {})] == ["by-rank.png"]
+
+
+def test_theory_of_its_own_that_a_figure_declares_is_left_out_without_its_code(module, tmp_path, monkeypatch):
+    (tmp_path / "own_tails.py").write_text(
+        MODULE
+        + "\nfrom dataclasses import replace\nfrom pipeline.experiment import Theory\n"
+        + "TAIL = replace(TAIL, theory=(Theory('one', 'one', 'tail', lambda columns: np.ones(len(columns['r']))),))\n"
+    )
+    sweep = parse_sweep(SPEC + "figures:\n  - {name: by-rank, x: r, theory: [one]}\n", allow_code=True)
+    cells = np.argwhere(sweep.wanted)
+    with Writer.open(tmp_path / "own.zarr", sweep) as writer:
+        writer.write(cells, list(sweep.experiment.run([sweep.case(cell) for cell in cells], sweep.settings)))
+    monkeypatch.delenv(ALLOW_CODE, raising=False)
+    ds, found = open_results(tmp_path / "own.zarr"), store_experiment(tmp_path / "own.zarr")
+    (path,) = plot_curves(ds, found, tmp_path / "figures", {})
+    assert "says nothing" not in path.with_suffix(".svg").read_text()
+    assert not [each for each in findings(ds, found) if each.section == "Theory"]
+
+
+def test_experiment_that_has_changed_is_refused_for_its_store(module, tmp_path):
+    sweep = parse_sweep(SPEC, allow_code=True)
+    cells = np.argwhere(sweep.wanted)
+    with Writer.open(tmp_path / "own.zarr", sweep) as writer:
+        writer.write(cells, list(sweep.experiment.run([sweep.case(cell) for cell in cells], sweep.settings)))
+    (tmp_path / "own_tails.py").write_text(MODULE.replace("** 2", "** 4"))
+    sys.modules.pop("own_tails")
+    changed = parse_sweep(SPEC.replace("m: [3]", "m: [3, 4]"), allow_code=True)
+    with pytest.raises(StoreError, match=r"other code of own_tails:TAIL than .* or --accept-code"):
+        sweep_status(tmp_path / "own.zarr", changed)
+    assert (sweep_status(tmp_path / "own.zarr", changed, accept_code=True) == Status.DONE).sum() == 4
+
+
+def test_axes_or_quantities_that_have_changed_need_another_store_even_if_code_is_accepted(module, tmp_path):
+    sweep = parse_sweep(SPEC, allow_code=True)
+    with Writer.open(tmp_path / "own.zarr", sweep):
+        pass
+    for old, new in (("[RANK]", "[]"), ('"size"', '"height"')):
+        (tmp_path / "own_tails.py").write_text(MODULE.replace(old, new))
+        sys.modules.pop("own_tails")
+        spec = SPEC.replace("r: [1, 4], ", "") if old == "[RANK]" else SPEC
+        with pytest.raises(StoreError, match=r"unlike own_tails:TAIL as it is now; use another --store"):
+            sweep_status(tmp_path / "own.zarr", parse_sweep(spec, allow_code=True), accept_code=True)
 
 
 def test_the_matrix_cannot_be_written_to():

@@ -322,3 +322,27 @@ def test_singular_values_of_signs_are_exact_to_rounding_of_the_largest():
     found = singular_values(np.outer(signs, signs))
     assert found[0] == pytest.approx(200, rel=1e-12)
     assert found[1:].max() < 200 * 1e-14
+
+
+@pytest.mark.parametrize("power_iterations", [0, 3])
+@pytest.mark.parametrize("exponent", [310, 516, 1000, -310, -516, -985])
+def test_randomized_decomposition_is_that_of_entries_near_one_bit_for_bit(exponent, power_iterations):
+    """Kind: products with F and with its transpose over- or underflow; entries to 1e300 are accepted."""
+    matrix = with_spectrum(0.9 ** np.arange(120), 150, 120)
+    near, far = (randomized_svd(np.ldexp(matrix, each), 20, power_iterations, seed=1) for each in (0, exponent))
+    assert np.array_equal(far.u, near.u)
+    assert np.array_equal(far.vt, near.vt)
+    assert np.array_equal(far.s, np.ldexp(near.s, exponent))
+
+
+@pytest.mark.parametrize("largest", [1e155, 1e300, 1e-155, 1e-290])
+def test_randomized_truncation_of_huge_and_tiny_entries(largest):
+    matrix = with_spectrum(0.5 ** np.arange(100), 130, 100)
+    matrix *= largest / np.abs(matrix).max() * (1 - 1e-15)
+    found = approximate(matrix, 5, "svd", driver="randomized", bound="tail", oversampling=0)
+    assert found.max_error == pytest.approx(truncated_svd_error(matrix / largest, 5) * largest, rel=1e-6, abs=0)
+    assert 0 < found.lower_bound <= found.max_error
+
+
+def test_randomized_decomposition_of_zero_is_zero():
+    assert not randomized_svd(np.zeros((90, 80)), 20, 2).s.any()

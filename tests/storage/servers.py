@@ -18,6 +18,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 BIN = Path(sys.executable).parent
 KEY, SECRET, BUCKET = "epsweep-test", "only-for-this-test", "results"
+LIMITED = {"without-list": ["Read", "Write"], "without-write": ["Read", "List"], "without-read": ["Write", "List"]}
 _DEADLINE = 60.0
 
 
@@ -117,7 +118,11 @@ def weed(folder: Path) -> Iterator[Server]:
 def _weed(folder: Path) -> Server:
     identity = {"name": "epsweep", "credentials": [{"accessKey": KEY, "secretKey": SECRET}]}
     actions = ["Admin", "Read", "Write", "List", "Tagging"]
-    (folder / "s3.json").write_text(json.dumps({"identities": [identity | {"actions": actions}]}))
+    others = [
+        {"name": name, "credentials": [{"accessKey": name, "secretKey": SECRET}], "actions": allowed}
+        for name, allowed in LIMITED.items()
+    ]
+    (folder / "s3.json").write_text(json.dumps({"identities": [identity | {"actions": actions}, *others]}))
     (folder / "s3.json").chmod(0o600)
     s3, s3_grpc, master, master_grpc, volume, volume_grpc, filer, filer_grpc = free_ports(8)
     options = {

@@ -13,8 +13,21 @@ import zarr
 
 from pipeline.errors import EpsweepError, StoreError
 from pipeline.experiment import Outcome
-from storage import Status, Writer, damage_report, damaged_cells, failures, open_results, pending, sweep_status
-from storage.document import read_document
+from pipeline.predicates import Predicate
+from pipeline.recall import asked_for
+from storage import (
+    Status,
+    Writer,
+    damage_report,
+    damaged_cells,
+    failures,
+    median_curves,
+    merge,
+    open_results,
+    pending,
+    sweep_status,
+)
+from storage.document import read_document, write_document
 from storage.location import locate
 from storage.schema import FORMAT
 from tests.storage.test_results import assert_holds, fill, sweep, synthetic
@@ -115,10 +128,8 @@ def test_exactly_the_cells_of_a_damaged_chunk_are_computed_again(store, array, h
     lost = inside & (SPEC.wanted if array == "status" else whole == Status.DONE)
     assert found.array == array
     assert len(damage_report(store)) == 2
-    assert found.cells == (inside.sum() if array == "status" else lost.sum()) > 0
-    np.testing.assert_array_equal(
-        sweep_status(store, SPEC), np.where(inside & lost, Status.MISSING, whole) * ~(inside & (array == "status"))
-    )
+    assert found.cells == lost.sum() > 0
+    np.testing.assert_array_equal(sweep_status(store, SPEC), np.where(lost, Status.MISSING, whole))
     assert pending(SPEC, sweep_status(store, SPEC), retry_failed=False).sum() == lost.sum()
     assert len(failures(store)) == (whole == Status.FAILED).sum() - (lost & (whole == Status.FAILED)).sum()
     assert fill(store, SPEC, partly_failed) == lost.sum()
@@ -129,7 +140,7 @@ def test_exactly_the_cells_of_a_damaged_chunk_are_computed_again(store, array, h
 def test_writer_that_is_killed_while_it_mends_has_lost_nothing_more(store, monkeypatch):
     expected = contents(store)
     shutil.rmtree(store / "epsilon" / "c")
-    monkeypatch.setattr("storage.results.mend_copies", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr("storage.growth.mend_copies", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt), Writer.open(store, SPEC):
         pass
     monkeypatch.undo()
@@ -203,7 +214,7 @@ def test_store_that_would_run_code_or_fill_the_memory_is_named(store, change, me
     location = locate(store)
     document = read_document(location)
     document.metadata["status"].update(change)
-    location.write({"zarr.json": document.dump()})
+    write_document(location, document)
     for reading in (open_results, damaged_cells, lambda path: sweep_status(path, SPEC)):
         with pytest.raises(StoreError, match=message):
             reading(store)
@@ -228,3 +239,176 @@ def test_good_store_has_no_damage(store):
     fill(store, sweep())
     assert damaged_cells(store) == []
     assert_holds(store, sweep(m="[5]"))
+
+
+# --- what was wanted is known from the specifications of the runs
+
+
+def five_then_three(path, how, **changes) -> None:
+    """Fill five seeds, damage the status, run three."""
+    fill(path, sweep(seeds="5", **changes))
+    damage_status(path, how)
+    fill(path, sweep(seeds="3", **changes))
+
+
+def damage_status(path, how: str) -> None:
+    for file in [each for each in (path / "status").rglob("*") if each.is_file() and "zarr.json" not in each.name]:
+        data = file.read_bytes()
+        if how == "delete":
+            file.unlink()
+        else:
+            file.write_bytes(data[:5] if how == "truncate" else data[:7] + bytes([data[7] ^ 1]) + data[8:])
+
+
+def impossible_states(path) -> None:
+    """Every cell of the status in a state that there is none of, its checksum right."""
+    arrays = read_document(locate(path)).arrays(locate(path))
+    arrays["status"][:] = np.full(arrays["status"].shape, 7, dtype=np.int8)
+
+
+@pytest.mark.parametrize("how", ["flip", "truncate", "delete"])
+@pytest.mark.parametrize("chunk_cells", [8192, 4])
+def test_smaller_spec_after_damage_does_not_forget_trials_that_were_asked_for(tmp_path, monkeypatch, how, chunk_cells):
+    """Kind: growth and mending after damage, in one chunk and in many."""
+    monkeypatch.setattr("storage.schema._CHUNK_CELLS", chunk_cells)
+    path = tmp_path / "s.zarr"
+    five_then_three(path, how)
+    ds = open_results(path)
+    assert (ds["status"].sel(seed=[3, 4]) == Status.MISSING).all()
+    curves = median_curves(ds)
+    assert (curves["trials_declared"] == 5).all()
+    assert curves["epsilon"].isnull().all()
+    assert fill(path, sweep(seeds="5")) == 8
+    assert_holds(path, sweep(seeds="5"))
+
+
+def test_damage_that_a_reader_meets_before_any_run_leaves_no_curve_complete(tmp_path):
+    """Kind: readers; cells that no spec asked for stay skipped, so that other curves are not held up."""
+    path = tmp_path / "s.zarr"
+    fill(path, sweep(seeds="5", where="seed < 4 or r == 2"))
+    damage_status(path, "delete")
+    ds = open_results(path)
+    assert median_curves(ds)["trials_declared"].sel(m=2, n=40).values.ravel().tolist() == [5, 4]
+    assert median_curves(ds)["epsilon"].isnull().all()
+    (line, _) = damage_report(path)
+    assert line == "status, chunk 0/0/0/0/0/0/0: 18 cells are missing now, finished before or not"
+
+
+@pytest.mark.parametrize("damaged", ["into", "other"])
+def test_merge_with_a_damaged_status_does_not_forget_what_was_asked_for(tmp_path, damaged):
+    """Kind: merge."""
+    fill(tmp_path / "into.zarr", sweep(seeds="5" if damaged == "into" else "3"))
+    fill(tmp_path / "other.zarr", sweep(seeds="3" if damaged == "into" else "5", m="[2, 5, 9]", where="m < 9 or r < 4"))
+    damage_status(tmp_path / f"{damaged}.zarr", "flip")
+    merge(tmp_path / "into.zarr", tmp_path / "other.zarr")
+    ds = open_results(tmp_path / "into.zarr")
+    assert (ds["status"].sel(seed=[3, 4], m=[2, 5]) == Status.MISSING).all()
+    assert (ds["status"].sel(m=9, r=4) == Status.SKIPPED).all()
+    assert median_curves(ds)["epsilon"].sel(m=[2, 5]).isnull().all()
+
+
+@pytest.mark.parametrize("version", [1, 3])
+def test_impossible_states_read_as_what_the_specifications_asked_for(tmp_path, version):
+    """Kind: status that no version writes, in stores with and without checksums."""
+    path = tmp_path / "s.zarr"
+    fill(path, sweep(seeds="5", where="seed < 3 or r == 2"))
+    if version == 1:
+        as_written_by_0_2(path)
+    impossible_states(path)
+    assert fill(path, sweep(seeds="2")) == 8
+    status = open_results(path)["status"]
+    assert (status.sel(seed=[3, 4], r=2) == Status.MISSING).all()
+    assert (status.sel(seed=[3, 4], r=4) == Status.SKIPPED).all()
+    assert damaged_cells(path) == []
+
+
+def test_lost_status_of_a_store_without_checksums_is_asked_for_again(tmp_path):
+    """Kind: formats 1 and 2, in which a chunk of the status that is not there is no damage."""
+    path = tmp_path / "s.zarr"
+    fill(path, sweep(seeds="5", where="seed < 3 or r == 2"))
+    as_written_by_0_2(path)
+    damage_status(path, "delete")
+    fill(path, sweep(seeds="2"))
+    status = open_results(path)["status"]
+    assert (status.sel(seed=[3, 4], r=2) == Status.MISSING).all()
+    assert (status.sel(seed=[3, 4], r=4) == Status.SKIPPED).all()
+
+
+@pytest.mark.parametrize(
+    ("spec", "asked"),
+    [
+        ("grid: [{function: ['mine:f', {name: 'mine:g', scale: 2}], m: [2], n: [40], seeds: 2}]", "m == 2"),
+        ("grid: [{function: {file: there-is-none.npy}, seeds: 2}]", "function == 'there-is-none.npy'"),
+        (
+            "grid: [{function: ['mine:f'], m: [7], n: {from: 40, to: 50, count: 2}, seeds: [0, 1]}]",
+            "function == 'mine:f'",
+        ),
+        (
+            "grid: [{function: ['mine:f'], m: [2], n: [40], seeds: 2, where: 'gone > 2'}]",
+            "function == 'mine:f' and m == 2",
+        ),
+        (
+            "grid: [{function: ['mine:f'], m: [2], n: [40], seeds: 2, where: 'seed > m - 2'}]",
+            "function == 'mine:f' and m == 2 and seed > 0",
+        ),
+        ("grid: {", "m > 0"),
+        ("name: x", "m > 0"),
+        ("grid: [3]", "m > 0"),
+    ],
+)
+def test_what_a_text_does_not_tell_counts_as_asked_for(spec, asked):
+    """No code is imported and no file read: modules and files of these names do not exist."""
+    labels = {"function": ["mine:f", "mine:g(scale=2)", "there-is-none.npy"], "m": [2, 64], "n": [40], "seed": [0, 1]}
+    explained = f"grid: [{{function: {labels['function']}, m: [2, 64], n: [40], seeds: 2, where: 'm < 0'}}]"
+    columns = dict(zip(labels, np.ix_(*map(np.array, labels.values())), strict=True))
+    kinds = {"function": str, "m": int, "n": int, "seed": int}
+    expected = np.broadcast_to(Predicate(asked, kinds)(columns), (3, 2, 1, 2))
+    found = asked_for([explained, spec], labels)
+    assert (found >= expected).all()
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_labels_that_no_text_explains_count_as_asked_for():
+    labels = {"m": [2, 3], "n": [4, 5]}
+    assert asked_for(["grid: [{m: [2], n: [4]}]"], labels).tolist() == [[True, True], [True, True]]
+    assert asked_for(["grid: [{m: [2], n: [4, 5]}]"], labels).tolist() == [[True, True], [True, True]]
+    assert asked_for(["grid: [{m: [2, 3], n: [4, 5], where: 'm < n - 2'}]"], labels).tolist() == [
+        [False, True],
+        [False, False],
+    ]
+
+
+# --- the root document
+
+
+@pytest.mark.parametrize("content", [b"", b'{"zarr_format": 3, "node_type"', None, b"digest"])
+def test_spoilt_root_document_is_replaced_by_its_copy_without_a_loss(store, content):
+    """Kind: empty, torn, lost, and changed."""
+    expected, root = contents(store), store / "zarr.json"
+    good = root.read_bytes()
+    if content is None:
+        root.unlink()
+    else:
+        root.write_bytes(good.replace(b"trial number", b"trial numbed") if content == b"digest" else content)
+    assert contents(store) == expected
+    assert damage_report(store)[0] == (
+        "zarr.json: not as it was written; its copy was read, which lacks no finished cell"
+    )
+    told: list[str] = []
+    sweep_status(store, SPEC, told.append)
+    assert told == damage_report(store)[:1]
+    assert fill(store, SPEC, partly_failed) == 0
+    assert contents(store, zarr.open_group) == expected
+    assert damage_report(store) == []
+
+
+def test_root_document_and_copy_both_spoilt_are_named(store):
+    (store / "zarr.json").write_bytes(b"")
+    (store / "status" / "zarr.json.copy").write_bytes(b"")
+    with pytest.raises(StoreError, match=r"is damaged .*; restore it from a copy"):
+        open_results(store)
+
+
+def test_copy_of_the_root_document_is_nothing_to_plain_zarr(store):
+    with xr.open_zarr(store, consolidated=False) as ds:  # warnings are errors here
+        assert set(ds["status"].dims) <= set(ds.variables)

@@ -19,7 +19,7 @@ from pipeline.experiment import Outcome
 from pipeline.experiments import EXPERIMENTS
 from pipeline.grid import parse_sweep
 from storage import Status, Writer, export, merge, open_results, pending, sweep_status
-from storage.document import mend_copies, read_document, write_labels
+from storage.document import mend_copies, read_document, write_document, write_labels
 from storage.location import locate
 from storage.results import store_experiment
 from storage.schema import chunk_shape
@@ -250,7 +250,7 @@ def test_what_is_no_store_is_named(tmp_path, kind):
     elif kind == "later experiment":
         fill(path, sweep())
         location = locate(path)
-        location.write({"zarr.json": read_document(location).with_attributes({"experiment": "magic"}).dump()})
+        write_document(location, read_document(location).with_attributes({"experiment": "magic"}))
     with pytest.raises(StoreError, match=str(path)):
         store_experiment(path)
 
@@ -333,7 +333,7 @@ def test_numbers_of_an_axis_are_stored_to_the_last_bit_and_read_by_plain_xarray(
     assert (sweep_status(path, spec) == Status.DONE).all()
 
 
-def test_store_grows_by_numbers_between_and_beyond_and_is_sorted_when_opened(tmp_path):
+def test_store_grows_by_numbers_between_and_beyond_and_is_sorted_on_disk(tmp_path):
     path = tmp_path / "s.zarr"
     assert fill(path, rank_sweep(), synthetic_rank) == 8
     larger = rank_sweep("[1e-4, 0.1, 0.01, 1e-3, 0.5]", function="['gaussian(scale=0.5)', cauchy, gaussian]")
@@ -341,8 +341,9 @@ def test_store_grows_by_numbers_between_and_beyond_and_is_sorted_when_opened(tmp
     for spec in (rank_sweep(), larger):
         assert_holds_ranks(path, spec)
         assert fill(path, spec, synthetic_rank) == 0
-    with xr.open_zarr(path) as ds:  # in the order in which they came
-        assert ds["tolerance"].values.tolist() == [1e-3, 0.1, 1e-4, 0.01, 0.5]
+    with xr.open_zarr(path) as ds:
+        assert ds["tolerance"].values.tolist() == [1e-4, 1e-3, 0.01, 0.1, 0.5]
+        assert ds["function"].values.tolist() == ["gaussian", "gaussian(scale=0.5)", "cauchy"]
         by_label = ds["error"].sel({"tolerance": 0.01, "function": "cauchy", "seed": 1})
         assert (by_label == synthetic_rank({"tolerance": 0.01, "seed": 1, "function": "cauchy"}).values["error"]).all()
     assert open_results(path)["tolerance"].values.tolist() == [1e-4, 1e-3, 0.01, 0.1, 0.5]

@@ -13,11 +13,13 @@ import numpy as np
 import psutil
 import pytest
 import xarray as xr
+from botocore.exceptions import ClientError
 
 from pipeline.errors import StoreError
 from storage import (
     Status,
     Writer,
+    damage_report,
     damaged_cells,
     export,
     failures,
@@ -25,6 +27,7 @@ from storage import (
     merge,
     open_results,
     pending,
+    reserved,
     single_writer,
     store_experiment,
     sweep_status,
@@ -107,7 +110,7 @@ def test_store_lives_in_a_bucket_as_on_disk(url, server, tmp_path):
     assert fill(url, sweep(m="[1, 2, 5]")) == 9
     assert_holds(url, sweep(m="[1, 2, 5]"))
     with xr.open_zarr(url) as plain:  # warnings are errors here
-        assert plain["m"].values.tolist() == [2, 5, 1]
+        assert plain["m"].values.tolist() == [1, 2, 5]
         assert (plain["status"] == Status.DONE).all()
     ds = open_results(url)
     assert np.isfinite(median_curves(ds)["epsilon"]).all()
@@ -145,6 +148,10 @@ def test_leftovers_of_a_killed_creation_are_not_read_as_data(url, server):
 def test_values_without_their_root_document_are_not_swept_away(url, server):
     fill(url, sweep())
     server.client.delete_object(**key(url, "/zarr.json"))
+    assert "zarr.json: not as it was written; its copy was read" in damage_report(url)[0]
+    assert fill(url, sweep()) == 0
+    for name in ("/zarr.json", "/status/zarr.json.copy"):
+        server.client.delete_object(**key(url, name))
     with pytest.raises(StoreError, match=r"has values but no zarr.json, which is damage; restore that"):
         fill(url, sweep())
     assert any(name.startswith("/epsilon/c/") for name in objects(server, url))
@@ -224,6 +231,51 @@ def test_server_that_cannot_be_used_is_named_in_one_line(url, server, monkeypatc
         assert SECRET not in str(refused.value)
         assert "a-wrong-one" not in str(refused.value)
         assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("user", "permission"),
+    [("without-list", "s3:ListBucket"), ("without-write", "s3:PutObject"), ("without-read", "s3:GetObject")],
+)
+def test_permission_that_credentials_lack_is_named(url, server, monkeypatch, user, permission):
+    fill(other := url.replace("/s.zarr", "/other.zarr"), sweep())
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", user)
+    with pytest.raises(StoreError, match=rf"the credentials lack {permission}; grant it") as refused:
+        fill(url, sweep())
+    assert "\n" not in str(refused.value)
+    if user != "without-read":
+        assert_holds(other, sweep())  # what may be read is read
+
+
+@pytest.mark.parametrize(
+    ("code", "operation", "message", "reason"),
+    [
+        ("ExpiredToken", "GetObject", "", "has expired; renew"),
+        ("InvalidToken", "GetObject", "", "not that of the key"),
+        ("PermanentRedirect", "PutObject", "", "is in another region; set AWS_DEFAULT_REGION"),
+        ("AuthorizationHeaderMalformed", "GetObject", "", "is in another region"),
+        ("RequestTimeTooSkewed", "GetObject", "", "set the clock"),
+        ("NoSuchBucket", "ListObjectsV2", "", "there is no bucket"),
+        ("AccessDenied", "ListObjectsV2", "", "lack s3:ListBucket; grant it for bucket"),
+        ("AccessDenied", "DeleteObject", "", "lack s3:DeleteObject; grant it"),
+        ("AccessDenied", "GetObject", "is not authorized to perform: s3:ListBucket on", "lack s3:ListBucket"),
+        ("AccessDenied", "PutObject", "with an explicit deny in a policy", "lack s3:PutObject, which a policy denies"),
+        ("SignatureDoesNotMatch", "GetObject", "", "takes no such credentials"),
+    ],
+)
+def test_each_refusal_of_a_server_has_its_reason(server, code, operation, message, reason):
+    error = ClientError({"Error": {"Code": code, "Message": message}}, operation)
+    assert reason in locate("s3://bucket/s.zarr").reason(error)
+
+
+def test_reserved_store_of_a_bucket_is_written_under_the_lock_that_is_held(url, server):
+    with reserved(url):
+        tag = server.client.head_object(**key(url, ".lock"))["ETag"]
+        assert fill(url, sweep()) == 12
+        assert server.client.head_object(**key(url, ".lock"))["ETag"] == tag
+        with Writer.open(url, sweep()), pytest.raises(StoreError, match="is being written by process"):
+            fill(url, sweep())
+    assert ".lock" not in objects(server, url)
 
 
 def test_missing_bucket_is_named(server):
