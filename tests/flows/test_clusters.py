@@ -64,16 +64,31 @@ def test_running_scheduler_takes_a_sweep_with_a_deadly_cell(write_spec, workspac
 
 
 def test_profile_starts_the_cluster_that_it_names(write_spec, workspace, epsweep):
+    """The specification is gone and another is named like it when the cluster is there: what was checked is what runs."""
     (workspace / "profile.yaml").write_text("class: distributed.LocalCluster\nworkers: 2\ntls: temporary\n")
-    done = epsweep("run", write_spec(function="[gaussian]"), "--cluster", "profile.yaml")
+    spec = write_spec(function="['gone:f']")
+    other = (
+        "from pathlib import Path\nimport numpy as np\nPath(__file__).with_name('small.yaml').write_text('other: 1')\n"
+    )
+    (workspace / "gone.py").write_text(
+        other + "def f(x, y):\n    return np.exp(x @ y.T)\n"
+    )  # imported after the reading
+    text = spec.read_text()
+    done = epsweep("run", spec, "--cluster", "profile.yaml")
     assert done.returncode == 0, done.stderr
+    assert spec.read_text() == "other: 1"
     with xr.open_zarr(workspace / "results/small.zarr") as ds:
         assert (ds["status"] == 1).all()
+        assert ds.attrs["spec"] == text
 
 
 def test_adapted_cluster_has_its_smallest_number_of_workers_at_first(tmp_path):
     (tmp_path / "p.yaml").write_text("{class: distributed.LocalCluster, adapt: {minimum: 2, maximum: 3}, minimum: 2}")
-    with open_cluster(str(tmp_path / "p.yaml")) as running:
+    chosen = check_cluster(str(tmp_path / "p.yaml"))
+    (tmp_path / "p.yaml").write_text("what was checked is what is opened: it is read once")
+    assert describe_cluster(chosen).startswith("2 to 3 workers of distributed.LocalCluster")
+    assert not reaches_loopback(chosen)
+    with open_cluster(chosen) as running:
         assert (running.workers, running.threads) == (2, 2)
         assert running.address.startswith("tcp://127.0.0.1:")
         with open_cluster(running.address) as again:  # as the flow does

@@ -360,3 +360,33 @@ def test_name_that_is_no_store_is_refused_without_repeating_a_secret(name, messa
     with pytest.raises(StoreError, match=message) as refused:
         locate(name)
     assert SECRET not in str(refused.value)
+
+
+def test_server_on_loopback_is_asked_without_a_proxy(url):
+    """By botocore, which looks at the lock, and by Zarr's file system, whatever proxies the environment names."""
+    script = (
+        "import sys\nfrom storage import single_writer\nfrom storage.location import locate\nplace = locate(sys.argv[1])\n"
+        "with single_writer(place):\n    place.write({'zarr.json': b'{}'})\n    assert place.read('zarr.json') == b'{}'\n"
+    )
+    dead = "http://127.0.0.1:9"
+    for proxies in (
+        {"HTTP_PROXY": dead, "ALL_PROXY": "socks5://127.0.0.1:9"},
+        {"http_proxy": dead, "no_proxy": "[::1]"},
+    ):
+        command, environment = [sys.executable, "-c", script, url], os.environ | proxies
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+
+
+def test_server_elsewhere_is_asked_through_the_proxy(monkeypatch):
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://192.0.2.1:1")  # nobody's
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION"):
+        monkeypatch.setenv(name, "x")
+    with pytest.raises(StoreError, match="does not answer") as raised:  # at once: nothing listens at the proxy
+        locate("s3://bucket/key").exists()
+    causes, each = [], raised.value
+    while each is not None:
+        causes.append(type(each).__name__)
+        each = each.__cause__ or each.__context__
+    assert "ProxyConnectionError" in causes
