@@ -8,10 +8,11 @@ from typing import IO, NoReturn
 
 import click
 
-from flows.cli_run import STOPPED, plan, run
+from flows.cli_run import plan, run
 from flows.cli_setup import deploy, doctor, list_names
 from flows.cli_stores import curves, export, merge, plot, report, status
 from flows.specs import import_from
+from flows.stopping import STOPPED
 from pipeline.errors import EpsweepError, Interrupted
 from pipeline.experiments import code_allowed
 

@@ -16,13 +16,13 @@ import numpy as np
 from flows.cli_options import retry_option, spec_argument, sweep_options
 from flows.cli_stores import name_failures
 from flows.specs import default_store, find_sweep
+from flows.stopping import STOPPED
 from pipeline.errors import EpsweepError, InputError, Interrupted, StoreError, one_line
 from pipeline.experiment import describe
 from pipeline.experiments import ALLOW_CODE
 from pipeline.grid import Sweep
 
 EXIT_FAILED_CELLS = 1
-STOPPED = "stopped; finished cells are stored: run the same command to go on"
 _YEAR = 365 * 86400
 
 
@@ -114,7 +114,7 @@ def run(
         click.echo(f"{counts}\nnothing to compute")
         _record_spec(sweep, target, damaged=bool(damaged), accept_code=accept_code)
     same = shlex.join(["epsweep", "run", spec, "--store", target, "--cluster", cluster, *["--allow-code"] * allow_code])
-    _conclude(sweep, target, same, ran=plan.cells > 0)
+    _conclude(sweep, target, same, ran=plan.cells > 0, accept_code=accept_code)
 
 
 def _record_spec(sweep: Sweep, store: str, *, damaged: bool, accept_code: bool) -> None:
@@ -179,12 +179,12 @@ def _stopping_on_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, previous)
 
 
-def _conclude(sweep: Sweep, store: str, same: str, *, ran: bool) -> None:
+def _conclude(sweep: Sweep, store: str, same: str, *, ran: bool, accept_code: bool) -> None:
     """Say what there is now; exit 1 if cells failed."""
     from flows.figures import draw_results, figures_folder
     from storage import Status, sweep_status
 
-    status = sweep_status(store, sweep)
+    status = sweep_status(store, sweep, accept_code=accept_code)  # a reader's store keeps the code that it had
     failed = np.argwhere(sweep.wanted & (status == Status.FAILED))
     done = int((sweep.wanted & (status == Status.DONE)).sum())
     click.echo(f"done: {done} of {int(sweep.wanted.sum())} cells" + (f", {len(failed)} failed" if len(failed) else ""))

@@ -31,7 +31,6 @@ _RESERVED_BYTES = 2**30  # for the flow, the scheduler and the Prefect server
 _START_SECONDS = 60.0
 _ANSWER_SECONDS = 15.0
 _LOOK_SECONDS = 10.0  # for a plan
-_LOOK_SECONDS = 10.0  # for a plan
 _SAME_VERSIONS = ("epsweep", "prefect", "distributed")
 _LOCAL = {**RESTARTING, "distributed.worker.preload": ["flows.clusters"]}
 _LOGGER = logging.getLogger("epsweep")

@@ -27,8 +27,8 @@ from flows.progress import Tally
 from flows.ready import SCHEDULER_GONE, check_workers
 from flows.record import Record
 from flows.spread import ClusterPasses, forget_kept
-from flows.spreading import STOPPED, spread_outcomes
-from flows.stopping import stopping_on_signals
+from flows.spreading import spread_outcomes
+from flows.stopping import STOPPED, stopping_on_signals
 from flows.supply import Supply
 from pipeline.errors import CodeError, EpsweepError, Interrupted
 from pipeline.experiment import Outcome, describe

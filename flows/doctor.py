@@ -64,13 +64,14 @@ def examine(
     """
     memory: list[float] = []
     chosen = _looked_up(cluster)
+    neighbours = chosen.local.count if isinstance(chosen, ChosenCluster) and chosen.local else 0
     checks: dict[str, Callable[[], str]] = {
         "packages": _packages,
         "prefect": lambda: _prefect(chosen),
         "cluster": lambda: _cluster(chosen, memory, spec, allow_code),
     }
     if spec is not None:
-        checks["sweep"] = lambda: _sweep(spec, store, memory, allow_code, accept_code)
+        checks["sweep"] = lambda: _sweep(spec, store, memory, neighbours, allow_code, accept_code)
     elif store is not None:
         checks["store"] = lambda: _store(store)
     for subject, check in checks.items():
@@ -137,7 +138,9 @@ def _cluster(cluster: ChosenCluster | InputError, memory: list[float], spec: str
         return f"{cluster.name}: {running.threads} worker threads, {_gib(running.worker_memory)} each, versions as here"
 
 
-def _sweep(spec: str, store: str | None, memory: list[float], allow_code: bool, accept_code: bool) -> str:
+def _sweep(
+    spec: str, store: str | None, memory: list[float], neighbours: int, allow_code: bool, accept_code: bool
+) -> str:
     _, sweep = find_sweep(spec, allow_code=allow_code)
     target = store or default_store(sweep)
     status = sweep_status(target, sweep, accept_code=accept_code)
@@ -150,7 +153,7 @@ def _sweep(spec: str, store: str | None, memory: list[float], allow_code: bool, 
         writable = f"that needs no writing, and {str(error).removeprefix('store: ')}"
     limit = min(memory, default=math.inf)
     plan = make_plan(sweep, todo, 1, limit)
-    plan.require_memory(limit, MEMORY_LIMIT)
+    plan.require_memory(limit, MEMORY_LIMIT, neighbours)
     if not plan.cells:
         return f"{sweep.name}: nothing to compute; {writable}"
     return f"{sweep.name}: {plan.cells} cells to compute, at most {_gib(plan.peak_memory)} a worker; {writable}"

@@ -23,6 +23,7 @@ from distributed.security import Security
 
 from flows.profiles import Profile, security_of
 from flows.shared import dask_settings
+from flows.stopping import STOPPED
 from pipeline.errors import EpsweepError, InputError, Interrupted, one_line, shown
 from pipeline.experiment import describe
 
@@ -112,7 +113,7 @@ def interruptible() -> Iterator[None]:
         return
 
     def stop(number: int, frame: object) -> None:
-        raise Interrupted("stopped; finished cells are stored: run the same command to go on")
+        raise Interrupted(STOPPED)
 
     previous = signal.signal(signal.SIGINT, stop)
     try:

@@ -7,6 +7,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.arithmetic import own_state
 from pipeline.errors import InputError
 from pipeline.experiment import Case
 from pipeline.grid import Sweep
@@ -124,6 +125,7 @@ class Plan:
             )
 
 
+@own_state()  # costs are predicted by division and powers of labels
 def make_plan(sweep: Sweep, todo: npt.NDArray[np.bool_], threads: int, limit: float = math.inf) -> Plan:
     """Group cells that share a matrix into batches of similar predicted time.
 

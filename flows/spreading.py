@@ -8,12 +8,12 @@ from queue import Empty, SimpleQueue
 
 from flows.batch import compute_spread
 from flows.spread import Halt
+from flows.stopping import STOPPED
 from pipeline.errors import Interrupted
 from pipeline.experiment import Outcome, Spread
 
 _POLL_SECONDS = 0.25
 _END_SECONDS = 0.5
-STOPPED = "stopped; finished cells are stored: run the same command to go on"
 
 
 def spread_outcomes(

@@ -6,6 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+REMEDY = "finished cells are stored: run the same command to go on"
+STOPPED = f"stopped; {REMEDY}"
+
 
 @contextmanager
 def stopping_on_signals(event: threading.Event) -> Iterator[None]:

@@ -22,6 +22,7 @@ from flows.dispatch import Dispatcher
 from flows.planning import make_plan
 from flows.progress import Reporter, Tally
 from flows.specs import find_sweep, import_from
+from flows.stopping import REMEDY, STOPPED
 from pipeline.errors import EpsweepError, InputError, Interrupted, one_line
 from pipeline.experiments import code_allowed
 from pipeline.files import find_file, sha256_of
@@ -29,7 +30,6 @@ from pipeline.grid import MAX_SPEC_CHARACTERS, Sweep, parse_sweep
 from storage import Status, Writer, failure_groups, pending, sweep_status
 
 _LOGGER = logging.getLogger("epsweep")
-_REMEDY = "finished cells are stored: run the same command to go on"
 _NOT_CONTROL = r"^[^\x00-\x1f\x7f]+$"
 
 
@@ -127,7 +127,7 @@ def sweep_flow(
         try:
             return _run(load(spec, folder, files or {}), store, cluster, retry_failed, accept_code)
         except (Interrupted, KeyboardInterrupt, TerminationSignal) as error:
-            message = str(error) or f"stopped; {_REMEDY}"
+            message = str(error) or STOPPED
             ended.append(Interrupted(message))
             _LOGGER.warning(message, extra={"event": "stopped"})
             return Cancelled(message=message)
@@ -173,7 +173,7 @@ def _run(sweep: Sweep, store: str, cluster: str, retry_failed: bool, accept_code
                     dispatcher.run(plan.batches, plan.spread)
                 except Interrupted as error:
                     if bookkeeper.cancelled:
-                        raise Interrupted(f"cancelled at the Prefect server; {_REMEDY}") from error
+                        raise Interrupted(f"cancelled at the Prefect server; {REMEDY}") from error
                     raise
         return _conclude(store, sweep)
 

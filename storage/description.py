@@ -13,6 +13,7 @@ from pipeline.errors import InputError, StoreError
 from pipeline.experiment import Axis, Columns, Experiment, Quantity, Theory
 from pipeline.spec_text import parse_yaml
 from storage.document import Document
+from storage.schema import MAIN_QUANTITY
 
 DESCRIPTION = "experiment_description"
 _KINDS: Mapping[str, type[str] | type[int] | type[float]] = {"str": str, "int": int, "float": float}
@@ -26,7 +27,6 @@ def description_of(experiment: Experiment) -> dict[str, str]:
         return {}
     said = {
         "summary": experiment.summary,
-        "main": experiment.main,
         "shared": experiment.shared,
         "settings": experiment.settings().model_dump(mode="json"),
         "axes": [_plain(axis) for axis in experiment.axes],
@@ -63,7 +63,7 @@ def described(document: Document) -> Experiment:
             axes=tuple(Axis(**_known(Axis, each) | {"kind": _KINDS[each["kind"]]}) for each in said["axes"]),
             shared=tuple(said["shared"]),
             quantities=tuple(Quantity(**_known(Quantity, each)) for each in said["quantities"]),
-            main=said["main"],
+            main=str(document.attributes.get(MAIN_QUANTITY) or said["main"]),
             settings=_settings(said["settings"]),
             settings_used=lambda labels: set(),
             constraints=(),

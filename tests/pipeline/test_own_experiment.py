@@ -18,6 +18,7 @@ from storage import Status, Writer, median_curves, open_results, store_experimen
 from storage.description import DESCRIPTION
 from storage.document import read_document
 from storage.location import ROOT, locate
+from storage.schema import MAIN_QUANTITY
 
 MODULE = """
 import numpy as np
@@ -92,7 +93,7 @@ def test_store_of_a_version_that_did_not_describe_it_is_read_as_far_as_its_array
         writer.write(cells, list(sweep.experiment.run([sweep.case(cell) for cell in cells], sweep.settings)))
     location = locate(store)
     document = read_document(location)
-    del document.attributes[DESCRIPTION]
+    del document.attributes[DESCRIPTION], document.attributes[MAIN_QUANTITY]
     location.write({ROOT: document.dump()})
     monkeypatch.delenv(ALLOW_CODE, raising=False)
     found, ds = store_experiment(store), open_results(store)
