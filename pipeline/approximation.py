@@ -64,8 +64,9 @@ class Approximation:
         """The max error by max |F|; 0 for a zero matrix that is met exactly."""
         return relative(self.max_error, self.max_norm)
 
+    @own_state()
     def to_numpy(self) -> FloatArray:
-        """All entries of G, shape (n1, n2)."""
+        """Return all entries of G, shape (n1, n2)."""
         return self.left @ self.right.T
 
     def __repr__(self) -> str:

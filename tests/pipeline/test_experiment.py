@@ -466,6 +466,16 @@ def test_own_function_runs_with_numpys_defaults_wherever_it_is_called(user_modul
     assert all(each == defaults for each in seen)
 
 
+def test_results_are_read_under_the_state_of_the_caller():
+    """Kind: what is computed after the call returned. Products of factors near the smallest numbers underflow."""
+    entries = 1e-310 * np.random.default_rng(0).random((12, 9))
+    found = approximate(entries, 2)
+    expected = found.to_numpy(), found.relative_error
+    with np.errstate(all="raise"):
+        np.testing.assert_array_equal(found.to_numpy(), expected[0])
+        assert found.relative_error == expected[1]
+
+
 @pytest.mark.parametrize("state", ["raise", "call", "print"])
 def test_state_of_the_caller_changes_no_value(state, capsys):
     """Kind: numerics under the state of who calls them; with seterrcall and print as well."""
