@@ -84,7 +84,8 @@ def compute_batch(label: str, payload: str) -> "Computed | State[None]":
     started = now = ready = monotonic()
     shared = None
     limit_threads(get_ident(), len(sys.modules))
-    with HandOver([quantity.name for quantity in experiment.quantities]) as hand_over:
+    names = [quantity.name for quantity in experiment.quantities]
+    with HandOver(names, lambda: _other_code(code) is None) as hand_over:
         for case, outcome in zip(cases, experiment.run(cases, settings), strict=True):
             if outcome.traceback:
                 outcome = replace(outcome, traceback="" if outcome.message in told else outcome.traceback)
