@@ -85,18 +85,15 @@ def compute_batch(label: str, payload: str) -> "Computed | State[None]":
     outcomes: list[Outcome] = []
     told: set[str] = set()
     started = now = ready = monotonic()
-    shared, modules = None, len(sys.modules)
-    limit_threads(get_ident(), modules)
-    with HandOver([quantity.name for quantity in experiment.quantities]) as hand_over:
+    shared = None
+    limit_threads(get_ident(), len(sys.modules))
+    names = [quantity.name for quantity in experiment.quantities]
+    with HandOver(names, lambda: _other_code(code) is None) as hand_over:
         cases = cases[hand_over.first :]
         for case, outcome in zip(cases, experiment.run(cases, settings), strict=True):
             if outcome.traceback:
                 outcome = replace(outcome, traceback="" if outcome.message in told else outcome.traceback)
                 told.add(outcome.message)
-            if len(sys.modules) != modules:  # a case has imported some: before its outcome is handed over
-                modules = len(sys.modules)
-                if problem := _other_code(code):
-                    return problem
             outcomes.append(outcome)
             hand_over.put(outcome)
             before, now = now, monotonic()
@@ -110,6 +107,8 @@ def compute_batch(label: str, payload: str) -> "Computed | State[None]":
                 or all(experiment.shared_labels(each) != shared for each in following)
             ):
                 break
+    if problem := _other_code(code):  # of a module that was imported by a case
+        return problem
     return Computed(outcomes, _worker_address(), now - started, hand_over.first)
 
 

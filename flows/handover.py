@@ -5,7 +5,7 @@ outcomes, so that an event that is lost costs nothing.
 """
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -78,6 +78,8 @@ class HandOver:
     ----------
     quantities : sequence of str
         Names of the values of an outcome.
+    is_valid : callable
+        Asked before outcomes are handed over: whether they may be stored.
 
     Attributes
     ----------
@@ -86,8 +88,8 @@ class HandOver:
         one; what was handed over before is not computed again.
     """
 
-    def __init__(self, quantities: Sequence[str]) -> None:
-        self._quantities = quantities
+    def __init__(self, quantities: Sequence[str], is_valid: Callable[[], bool] = lambda: True) -> None:
+        self._quantities, self._is_valid = quantities, is_valid
         self._lock = threading.Lock()
         self._kept: list[Outcome] = []
         self._sent: list[Message] = []
@@ -144,6 +146,9 @@ class HandOver:
                 self._send()
 
     def _send(self) -> None:
+        if not self._is_valid():
+            self._worker, self._kept = None, []  # the end of the batch says why
+            return
         self._sent = [*self._sent[-1:], Handed(self._key, self._first, self._kept).message(self._quantities)]
         self._first += len(self._kept)
         self._kept = []
@@ -153,8 +158,9 @@ class HandOver:
     def last(self) -> list[Message]:
         """What has not been handed over, or may still be on its way."""
         with self._lock:
-            kept = [Handed(self._key, self._first, list(self._kept)).message(self._quantities)] if self._kept else []
-            return self._sent + kept
+            if not (self._kept and self._is_valid()):
+                return list(self._sent)
+            return [*self._sent, Handed(self._key, self._first, list(self._kept)).message(self._quantities)]
 
 
 _OPEN: set[HandOver] = set()  # of the batches that this process computes

@@ -15,7 +15,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows.batch import task_key
 from flows.dispatch import Dispatcher, _Sent
-from flows.handover import Handed
+from flows.handover import Handed, HandOver
 from flows.launch import RESTARTING
 from flows.planning import Batch
 from flows.progress import Tally
@@ -264,6 +264,22 @@ def test_batch_of_a_dead_worker_is_set_aside_without_what_it_had_handed_over(dis
     suspects.clear()
     dispatcher._set_aside(sent, "w", suspects, alone=True)
     assert not suspects
+
+
+def handed_over(valid):
+    """What a batch of two cells hands over, on a worker."""
+    with HandOver(["epsilon"], lambda: valid) as hand_over:
+        for value in (0.5, 0.25):
+            hand_over.put(Outcome({"epsilon": value}))
+        return [len(Handed.of(message, ["epsilon"]).outcomes) for message in hand_over.last()]
+
+
+def test_outcomes_that_may_not_be_stored_are_not_handed_over():
+    """Kind: code that changes on a worker while a batch is under way, which is found at the end of the batch."""
+    local = LocalCluster(n_workers=1, processes=False, protocol="tcp://", **LOOPBACK)
+    with local, Client(local) as client:
+        assert client.submit(handed_over, True).result() == [2]
+        assert client.submit(handed_over, False).result() == []
 
 
 def test_message_brings_outcomes_as_they_are():
