@@ -365,8 +365,13 @@ def test_name_that_is_no_store_is_refused_without_repeating_a_secret(name, messa
 def test_server_on_loopback_is_asked_without_a_proxy(url):
     """By botocore, which looks at the lock, and by Zarr's file system, whatever proxies the environment names."""
     script = (
-        "import sys\nfrom storage import single_writer\nfrom storage.location import locate\nplace = locate(sys.argv[1])\n"
-        "with single_writer(place):\n    place.write({'zarr.json': b'{}'})\n    assert place.read('zarr.json') == b'{}'\n"
+        "import sys\n"
+        "from storage import single_writer\n"
+        "from storage.location import locate\n"
+        "place = locate(sys.argv[1])\n"
+        "with single_writer(place):\n"
+        "    place.write({'zarr.json': b'{}'})\n"
+        "    assert place.read('zarr.json') == b'{}'\n"
     )
     dead = "http://127.0.0.1:9"
     for proxies in (
