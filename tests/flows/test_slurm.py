@@ -233,6 +233,8 @@ def test_refused_job_is_one_line(start, queue, workspace):
     with start() as process:
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 2
+    started, errors = errors.split("\n", 1)
+    assert started == "epsweep: starting workers"
     assert errors.count("\n") == 1, errors
     assert "the job was refused (sbatch: error: invalid partition specified: nowhere" in errors
     assert not queue()
@@ -244,6 +246,8 @@ def test_jobs_that_start_no_worker_are_looked_up_in_their_logs(start, queue, wor
     with start() as process:
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 2
+    started, errors = errors.split("\n", 1)
+    assert started == "epsweep: starting workers"
     assert errors.count("\n") == 1, errors
     assert "has 0 of 2 workers after 3 s; look at the queue and at the jobs' output in logs" in errors
     eventually(lambda: not queue(), "no job is left")
