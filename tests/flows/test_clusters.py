@@ -64,7 +64,7 @@ def test_running_scheduler_takes_a_sweep_with_a_deadly_cell(write_spec, workspac
 
 
 def test_profile_starts_the_cluster_that_it_names(write_spec, workspace, epsweep):
-    """The specification is gone and another is named like it when the cluster is there: what was checked is what runs."""
+    """Another specification has its path when the cluster is there: what was checked is what runs."""
     (workspace / "profile.yaml").write_text("class: distributed.LocalCluster\nworkers: 2\ntls: temporary\n")
     spec = write_spec(function="['gone:f']")
     other = (
