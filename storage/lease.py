@@ -113,7 +113,9 @@ class _Lease:
         return new is not None
 
     def _has_ended(self, holder: Mapping[str, Any], tag: str) -> bool:
-        """Whether the holder is dead, or gives no sign of life."""
+        """Whether the holder says so, is dead, or gives no sign of life."""
+        if holder.get("released") is True:
+            return True
         if is_near(holder):
             mine = holder.get("process") == self._me["process"]
             return is_dead(holder) or (mine and holder.get("token") not in _active)
@@ -175,7 +177,11 @@ class _Lease:
         if self._tag:
             self._renew()  # some servers heed conditions of writes alone
         if self._tag and self._lost is None:
-            self.objects.remove(self.key, self._tag)
+            try:
+                self.objects.remove(self.key, self._tag)
+            except StoreError:  # without permission to delete
+                self._me["released"] = True
+                self._take(self._tag)
 
 
 def _parse(content: bytes) -> dict[str, Any]:

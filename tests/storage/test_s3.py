@@ -190,6 +190,20 @@ def test_holder_elsewhere_is_followed_only_when_it_gives_no_sign_of_life(url, se
     assert fill(url, sweep()) == 12
 
 
+def test_lock_that_may_not_be_deleted_is_given_back_all_the_same(url, server, monkeypatch):
+    """As by credentials without s3:DeleteObject, seen from another machine, which would have to watch it for long."""
+    monkeypatch.setattr("storage.lease.RENEWAL_SECONDS", 1000.0)
+    monkeypatch.setattr("storage.lease.is_near", lambda holder: False)
+
+    def refuse(self, key, tag):
+        raise StoreError("store: cannot be written (AccessDenied)")
+
+    monkeypatch.setattr("storage.bucket.Bucket.remove", refuse)
+    for _ in range(2):
+        with single_writer(url):
+            pass
+
+
 def test_holder_that_was_suspended_past_its_lease_writes_no_more(url, server, monkeypatch):
     process = hold(server, url, renewal=0.2)
     process.send_signal(signal.SIGSTOP)
