@@ -60,7 +60,7 @@ def imported(field: str, name: str, places: str = "beside the spec, in the worki
     except BaseException as error:
         if stops(error):
             raise
-        reason = f"{field}: {shown(name)} cannot be imported ({failure_of(error, [module]).message})"
+        reason = f"{field}: {shown(name)} cannot be imported ({one_line(failure_of(error, [module]).message, 300)})"
         if isinstance(error, AttributeError) and (found := find_module(top)) and not is_own(found.origin):
             raise InputError(f"{reason}; {owner_of(top)}: give a module of your own another name") from error
         raise InputError(f"{reason}; put {one_line(module, 80)}.py {places}") from error
