@@ -1,6 +1,7 @@
 """Array types and the interface of a matrix that is made where it is needed."""
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias, runtime_checkable
@@ -46,17 +47,17 @@ MatrixLike = TypeAliasType("MatrixLike", npt.ArrayLike | BlockMatrix)
 """A matrix in any container: array, lists, data frame, FunctionMatrix, FileMatrix."""
 
 
-class BlockArray:
+class BlockArray(ABC):
     """An array whose entries are made or read when they are asked for, with what NumPy's own ones say of themselves."""
 
     @property
+    @abstractmethod
     def shape(self) -> tuple[int, ...]:
         """Length of each mode."""
-        raise NotImplementedError
 
+    @abstractmethod
     def block(self, *ranges: slice) -> RealArray:
         """Entries of a contiguous range of every mode."""
-        raise NotImplementedError
 
     @property
     def dtype(self) -> np.dtype[Any]:
