@@ -11,7 +11,7 @@ from time import monotonic
 from typing import Any
 from uuid import UUID, uuid4
 
-from distributed import Client, Future, get_worker
+from distributed import Client, Future, Status, get_worker
 from distributed.protocol.pickle import dumps, loads
 from distributed.worker import thread_state
 from prefect import State, task
@@ -30,6 +30,7 @@ from pipeline.experiment import Case, Experiment, Outcome, Spread
 from pipeline.experiments import get_experiment
 
 _UNPACKING = Lock()
+_ENDED = (Status.closing, Status.closed, Status.failed)
 
 
 @dataclass(frozen=True)
@@ -223,9 +224,10 @@ def _worker_address() -> str:
 
 
 def _given_up() -> bool:
-    """Whether nobody waits any more for the batch of this worker thread."""
+    """Whether nobody waits any more for the batch of this worker thread, or the worker has lost its scheduler."""
     try:
-        task = get_worker().state.tasks.get(thread_state.key)
+        worker = get_worker()
+        task = worker.state.tasks.get(thread_state.key)
     except (ValueError, AttributeError):  # not on a worker
         return False
-    return task is None or task.state == "cancelled"
+    return worker.status in _ENDED or task is None or task.state == "cancelled"
