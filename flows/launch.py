@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib
 import inspect
 import logging
 import re
@@ -24,6 +23,7 @@ from distributed.security import Security
 from flows.profiles import Profile, security_of
 from flows.shared import dask_settings
 from flows.stopping import STOPPED
+from pipeline.arithmetic import import_undisturbed
 from pipeline.errors import EpsweepError, InputError, Interrupted, one_line, shown
 from pipeline.experiment import describe
 
@@ -74,7 +74,7 @@ def cluster_class(profile: Profile, name: str) -> Any:
     """
     module, _, attribute = str(profile.cluster_class).rpartition(".")
     try:
-        found = getattr(importlib.import_module(module), attribute)
+        found = getattr(import_undisturbed(module), attribute)
     except ImportError as error:
         package = module.partition(".")[0]
         reason = f"pip install {package.replace('_', '-')}" if error.name == package else describe(error)

@@ -5,14 +5,17 @@ imported what before in the same process.
 """
 
 import importlib
+import signal
 import sys
+import threading
 import warnings
-from threading import RLock
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType
 
 import numpy as np
 
-_IMPORTING = RLock()
+_IMPORTING = threading.RLock()
 
 
 def own_state() -> np.errstate:
@@ -26,9 +29,24 @@ def users_state() -> np.errstate:
 
 
 def import_undisturbed(name: str) -> ModuleType:
-    """Import a module; what it sets of NumPy's error state and printing, and of Python's warnings, ends with that."""
+    """Import a module; what it sets of NumPy's state, Python's warnings and signal handlers ends with the import."""
     with _IMPORTING:
         if name in sys.modules:
             return importlib.import_module(name)
-        with np.errstate(), np.printoptions(), warnings.catch_warnings():
+        with np.errstate(), np.printoptions(), warnings.catch_warnings(), _signal_handlers():
             return importlib.import_module(name)
+
+
+@contextmanager
+def _signal_handlers() -> Iterator[None]:
+    """Keep what SIGINT and SIGTERM do in this process; only the main thread can have changed it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    held = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in held.items():
+            if handler is not None:  # one that was not set in Python cannot be set again from it
+                signal.signal(number, handler)

@@ -4,6 +4,7 @@ import datetime
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -194,6 +195,18 @@ def test_shipped_profiles_are_known_by_name():
         check_cluster("kubernetes")
     with pytest.raises(InputError, match=r"a shipped profile \(kubernetes, slurm, ssh\)"):
         check_cluster("slum")
+
+
+def test_signals_mean_what_they_did_after_a_cluster_class_is_imported(tmp_path, monkeypatch):
+    """As importing dask_jobqueue has SIGINT raise SystemExit."""
+    (tmp_path / "heedless.py").write_text(
+        "import signal\nfrom distributed import LocalCluster\nsignal.signal(signal.SIGINT, lambda *_: 1 / 0)\n"
+    )
+    (tmp_path / "p.yaml").write_text("{class: heedless.LocalCluster, workers: 1}")
+    monkeypatch.syspath_prepend(tmp_path)
+    before = signal.getsignal(signal.SIGINT)
+    check_cluster(str(tmp_path / "p.yaml"))
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_clusters_are_described_before_they_are_started(tmp_path):

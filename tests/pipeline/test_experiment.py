@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import signal
 import sys
 import warnings
 from functools import cache
@@ -438,16 +439,26 @@ def test_tensor_is_made_and_its_bound_found_once_for_neighbours_that_share_it(us
 # --- NumPy's error state, Python's warnings, and sizes of entries
 
 
-STRICT = "import warnings\nimport numpy as np\nnp.seterr(all='raise')\nwarnings.simplefilter('error')\n"
+STRICT = """import signal, warnings
+import numpy as np
+np.seterr(all='raise')
+warnings.simplefilter('error')
+for each in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(each, lambda *_: None)
+"""
 
 
-def test_what_an_own_module_sets_of_numpy_and_of_warnings_decides_nothing(user_module):
+def test_what_an_own_module_sets_of_numpy_warnings_and_signals_decides_nothing(user_module):
     """Kind: cells that fail by who imported what. Entries underflow, and squares of them in methods."""
     name = user_module(STRICT + "def f(X, Y):\n    return np.exp(-900 * np.abs(X[:, :1] - Y[:, 0]))\n")
-    before = np.geterr(), list(warnings.filters)
+
+    def state():
+        return np.geterr(), list(warnings.filters), *map(signal.getsignal, (signal.SIGINT, signal.SIGTERM))
+
+    before = state()
     cases = [case(function=f"{name}:f", method=method) for method in ("svd", "ap", "minimax", "random_embedding")]
     expected = [values(each) for each in run(cases)]
-    assert (np.geterr(), list(warnings.filters)) == before
+    assert state() == before
     with np.errstate(all="raise"):
         found = [values(each) for each in run(cases)]
     assert found == expected
