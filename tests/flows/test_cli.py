@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -288,3 +289,14 @@ def test_folder_with_names_of_modules_hides_none_and_one_on_the_path_is_named(tm
     )
     assert (told.returncode, told.stderr.count("\n")) == (2, 1), told.stderr
     assert told.stderr.startswith(f"epsweep: {tmp_path / 'pipeline.py'} hides this package's pipeline; rename it")
+    (tmp_path / "flows.py").write_text("raise SystemExit('imported from the path')\n")
+    told = subprocess.run(
+        [Path(sys.executable).with_name("epsweep"), "--version"],
+        env=environment | {"PYTHONPATH": str(tmp_path)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (told.returncode, told.stderr.count("\n")) == (2, 1), told.stderr
+    assert told.stderr.startswith(f"epsweep: {tmp_path / 'flows.py'} hides this package's flows; rename it")
