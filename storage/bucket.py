@@ -158,6 +158,15 @@ class Bucket(Location):
         parts = urlsplit(self._client.meta.endpoint_url)
         return f"{parts.scheme}://{parts.hostname}" + (f":{parts.port}" if parts.port else "")
 
+    async def _listed(self) -> set[str]:
+        return await asyncio.to_thread(self._list)
+
+    def _list(self) -> set[str]:
+        """All keys; s3fs would ask for an object of the store's name where there are none, which may be denied."""
+        prefix = f"{self._key}/"
+        pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=prefix)
+        return {each["Key"].removeprefix(prefix) for page in pages for each in page.get("Contents", [])}
+
     def _zarr(self, *, read_only: bool) -> Store:
         filesystem = _filesystem(self._client.meta.endpoint_url, _settings())
         store = _Objects(filesystem, read_only=read_only, path=f"{self._bucket}/{self._key}")

@@ -7,8 +7,13 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.client import HTTPConnection
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from time import monotonic, sleep
+from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 import psutil
@@ -260,6 +265,63 @@ def test_permission_that_credentials_lack_is_named(url, server, monkeypatch, use
     assert "\n" not in str(refused.value)
     if user != "without-read":
         assert_holds(other, sweep())  # what may be read is read
+
+
+@contextmanager
+def behind_a_policy(server: Server, prefix: str) -> Iterator[str]:
+    """The server as a policy shows it that limits listing to a prefix: what is not there is denied."""
+
+    class Policy(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def answer(self) -> None:
+            content = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            parts = urlsplit(self.path)
+            connection = HTTPConnection("127.0.0.1", server.port)
+            connection.request(self.command, self.path, content, dict(self.headers))
+            answer = connection.getresponse()
+            status, found = answer.status, answer.read()
+            listed = parse_qs(parts.query).get("prefix", [""])[0] if "list-type" in parts.query else prefix
+            if (status == 404 and b"NoSuchBucket" not in found) or not listed.startswith(prefix):
+                status, found = 403, b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
+                denied.add(self.command)
+            self.send_response(status)
+            for name, value in answer.getheaders():
+                if name.lower() not in ("content-length", "transfer-encoding", "connection"):
+                    self.send_header(name, value)
+            without = self.command == "HEAD"
+            self.send_header("Content-Length", answer.headers["Content-Length"] if without else str(len(found)))
+            self.end_headers()
+            self.wfile.write(b"" if without else found)
+            connection.close()
+
+        do_GET = do_PUT = do_HEAD = do_POST = do_DELETE = answer  # noqa: N815 (names that the server asks for)
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    denied: set[str] = set()
+    with ThreadingHTTPServer(("127.0.0.1", 0), Policy) as policy:
+        threading.Thread(target=policy.serve_forever).start()
+        try:
+            yield f"http://127.0.0.1:{policy.server_port}"
+        finally:
+            policy.shutdown()
+    assert "GET" in denied  # or nothing was shown
+
+
+def test_what_is_not_there_may_be_denied(url, server, monkeypatch):
+    """As Amazon's S3 answers where credentials may list no more than the prefix of their store."""
+    with behind_a_policy(server, key(url)["Key"].removesuffix("s.zarr")) as endpoint:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+        assert (sweep_status(url, sweep()) == Status.MISSING).all()
+        assert fill(url, sweep(where="r < 4 or m == 5")) == 9
+        assert fill(url, sweep(m="[1, 2, 5]")) == 9
+        assert_holds(url, sweep(m="[1, 2, 5]"))
+        server.client.delete_object(**key(url, "/zarr.json"))
+        assert_holds(url, sweep(m="[1, 2, 5]"))  # by the copy
+        with pytest.raises(StoreError, match=r"lack s3:ListBucket; grant it for bucket 'results'"):
+            open_results(f"s3://{BUCKET}/elsewhere/s.zarr")
 
 
 @pytest.mark.parametrize(
