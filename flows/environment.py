@@ -33,14 +33,26 @@ _SCHEMES = ("http://", "https://", "all://")
 def prepare() -> None:
     """Set what Prefect needs before it is imported, and what keeps it and Dask off the terminal."""
     try:
-        Path.home()
+        home = Path.home()
     except RuntimeError:  # neither HOME nor an entry in the list of users, without which Prefect is not imported
         os.environ["HOME"] = _NO_HOME
+        home = Path(_NO_HOME)
+    if not os.environ.get("PREFECT_HOME") and _closed(home / ".prefect" / "profiles.toml"):
+        os.environ["PREFECT_HOME"] = f"{_NO_HOME}/prefect"  # as if nothing were there
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     logging.raiseExceptions = False  # Prefect's log handler writes to the terminal when the server is away
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # as do requests of Dask's that a dead scheduler leaves
     keep_off_proxies()
+
+
+def _closed(path: Path) -> bool:
+    """Whether it is not for this user to know if something is there."""
+    try:
+        path.exists()
+    except PermissionError:
+        return True
+    return False
 
 
 def keep_off_proxies(url: str = "") -> None:

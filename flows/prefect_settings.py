@@ -68,7 +68,7 @@ def place_of_url() -> str:
     """Where the URL of the server is configured, if that is not a variable."""
     if os.environ.get("PREFECT_API_URL"):
         return ""
-    named = [str(path) for path in _files() if "url" in path.read_text(encoding="utf-8").lower()]
+    named = [str(path) for path in _files() if not _unreadable(path) and "url" in path.read_text("utf-8").lower()]
     return f" in {' or '.join(named)}" if named else ""
 
 
@@ -86,7 +86,15 @@ def _files() -> Iterator[Path]:
     profiles = Path(os.environ.get("PREFECT_PROFILES_PATH") or home / "profiles.toml")
     if Path(".env").is_file():
         yield Path(".env")
-    yield from (path for path in (Path("prefect.toml"), Path("pyproject.toml"), profiles) if path.exists())
+    yield from (path for path in (Path("prefect.toml"), Path("pyproject.toml"), profiles) if _there(path))
+
+
+def _there(path: Path) -> bool:
+    """Whether there is a file, or something that keeps this user from knowing."""
+    try:
+        return path.exists()
+    except OSError:
+        return True
 
 
 def _unreadable(path: Path) -> str:
