@@ -66,6 +66,8 @@ def curve_data(ds: xr.Dataset, experiment: Experiment) -> dict[str, Any] | None:
         if quantity.name == experiment.main or np.isfinite(found).any():
             kept.append(quantity)
             values[quantity.name] = _rounded(found)
+    at = zip(labels, np.unravel_index(points, done.shape[:-1]), strict=True)
+    columns = {axis: ds[axis].values[positions] for axis, positions in at}
     return {
         "axes": [
             {
@@ -82,12 +84,10 @@ def curve_data(ds: xr.Dataset, experiment: Experiment) -> dict[str, Any] | None:
             {"name": each.name, "text": each.description, "units": each.units, "label": each.axis_label}
             for each in kept
         ],
-        "figures": _figures(ds, experiment, labels, list(values)),
+        "figures": _figures(ds, experiment, labels, columns, list(values)),
         "main": experiment.main,
         "bound": _BOUND if _BOUND in values else None,
-        "theory": _theory(
-            ds, experiment, values, dict(zip(order, np.unravel_index(points, done.shape[:-1]), strict=False))
-        ),
+        "theory": _theory(ds, experiment, columns, values),
         "colours": COLOURS,
         "everyTrial": every_trial,
         "cells": int(done.sum()),
@@ -119,9 +119,13 @@ def _statistics(ds: xr.Dataset, quantity: Quantity, order: list[str]) -> npt.NDA
 
 
 def _figures(
-    ds: xr.Dataset, experiment: Experiment, labels: Mapping[str, list[Label]], shown: Sequence[str]
+    ds: xr.Dataset,
+    experiment: Experiment,
+    labels: Mapping[str, list[Label]],
+    columns: Mapping[str, npt.NDArray[Any]],
+    shown: Sequence[str],
 ) -> list[dict[str, Any]]:
-    """What the figures on disk set, as places in lists; those along a diagonal and without a curve are left out."""
+    """What the figures on disk set, as places in lists; those that have no curve are left out."""
     try:
         figures = chosen_figures(ds, experiment, {})
     except InputError:
@@ -129,9 +133,11 @@ def _figures(
     names, found = list(labels), []
     for figure in figures:
         there = all(label in labels[axis] for axis, label in figure.at.items())
-        if figure.y not in shown or figure.where or not there or len(labels[figure.x]) < 2:
+        if figure.y not in shown or not there or len(labels[figure.x]) < 2:
             continue
-        held = _held(ds, experiment, figure)
+        held, predicate = _held(ds, experiment, figure), figure.predicate(experiment)
+        if held is None:
+            continue
         found.append(
             {
                 "name": figure.name,
@@ -142,6 +148,9 @@ def _figures(
                 if figure.lines in figure.only
                 else None,
                 "at": {names.index(axis): labels[axis].index(label) for axis, label in held.items()},
+                "where": figure.where,
+                "points": np.flatnonzero(predicate(columns)).tolist() if predicate else None,
+                "followers": [names.index(axis) for axis in figure.followers(experiment)],
                 "statistic": figure.statistic,
                 "beside": [name for name in figure.beside if name in shown],
                 "xScale": figure.x_scale,
@@ -152,12 +161,12 @@ def _figures(
     return found
 
 
-def _held(ds: xr.Dataset, experiment: Experiment, figure: Figure) -> dict[str, Label]:
-    """Labels of the first panel that has a curve, those at which the figure is held included."""
+def _held(ds: xr.Dataset, experiment: Experiment, figure: Figure) -> dict[str, Label] | None:
+    """Labels of the first panel that has a curve, those at which it is held included; None for no figure at all."""
     try:
         curves, held, _ = select(ds, experiment, figure)
     except InputError:
-        return dict(figure.at)
+        return None
     for each in product(*(curves[axis].values.tolist() for axis in figure.panels or ())):
         panel = dict(zip(figure.panels or (), each, strict=True))
         if bool(curves[figure.y].sel(panel).notnull().any()):
@@ -166,10 +175,9 @@ def _held(ds: xr.Dataset, experiment: Experiment, figure: Figure) -> dict[str, L
 
 
 def _theory(
-    ds: xr.Dataset, experiment: Experiment, shown: Collection[str], points: Mapping[str, npt.NDArray[np.intp]]
+    ds: xr.Dataset, experiment: Experiment, columns: Mapping[str, npt.NDArray[Any]], shown: Collection[str]
 ) -> list[dict[str, Any]]:
-    """What theorems say of the quantities that are shown, at points given by their indices along each axis."""
-    columns = {axis: ds[axis].values[positions] for axis, positions in points.items()}
+    """What theorems say of the quantities that are shown, at points given by their labels along each axis."""
     settings = json.loads(ds.attrs["settings"])
     said = [
         (bound, bound.values(columns))

@@ -15,7 +15,7 @@
   const numbers = axes.filter((axis) => axis.numeric && axis.labels.length > 1);
   const xAxes = numbers.length ? numbers : axes;
   const state = { figure: "", x: 0, lines: 0, quantity: 0, held: {}, drawn: new Set(), xScale: "log", yScale: "log",
-    statistic: "median", beside: [], bound: true, theory: true };
+    statistic: "median", beside: [], bound: true, theory: true, places, followers: [] };
 
   // --- what is known of a curve point -------------------------------------------------------------------------------
 
@@ -36,6 +36,8 @@
     return { median, least: there[0], most: there[there.length - 1] };
   }
 
+  function labelOf(index, axis) { return Math.floor(index / strides[axis]) % axes[axis].labels.length; }
+
   function medianOf(place, name) { return statistics(place, name)?.median ?? null; }
 
   function isMedian() { return state.statistic === "median"; }
@@ -49,7 +51,7 @@
   function pointOf(x, line) {
     const name = quantities[state.quantity].name;
     const labels = { ...state.held, [state.x]: x, [state.lines]: line };
-    const place = places.get(strides.reduce((index, stride, axis) => index + stride * labels[axis], 0));
+    const place = state.places.get(strides.reduce((index, stride, axis) => index + stride * (labels[axis] ?? 0), 0));
     const found = place === undefined ? null : statistics(place, name);
     if (found === null) return null;
     const bound = hasBound() ? statistics(place, data.bound) : null;
@@ -60,11 +62,11 @@
   // --- choices ------------------------------------------------------------------------------------------------------
 
   function holdBest(fixed) { // labels of the other axes with the most points, nearest the middle; false if none
-    const free = axes.map((_, i) => i).filter((i) => i !== state.x && i !== state.lines);
+    const free = axes.map((_, i) => i).filter((i) => ![state.x, state.lines, ...state.followers].includes(i));
     const name = quantities[state.quantity].name;
     const found = new Map();
-    for (const [index, place] of places) {
-      const labels = free.map((i) => Math.floor(index / strides[i]) % axes[i].labels.length);
+    for (const [index, place] of state.places) {
+      const labels = free.map((i) => labelOf(index, i));
       const fits = free.every((axis, i) => labels[i] === (fixed[axis] ?? labels[i]));
       if (!fits || statistics(place, name) === null) continue;
       const { count } = found.get(labels.join()) ?? { count: 0 };
@@ -85,10 +87,23 @@
     if (!holdBest(names)) holdBest({});
   }
 
+  function admitted({ points, followers }) { // points of a figure, those along axes that follow as if at the first label
+    if (points === null) return places;
+    const at = new Set(points);
+    const first = (index) => followers.reduce((sum, axis) => sum - strides[axis] * labelOf(index, axis), index);
+    return new Map([...places].filter(([, place]) => at.has(place)).map(([index, place]) => [first(index), place]));
+  }
+
+  function admitAll() { // as a choice of one's own does
+    if (state.places === places) return;
+    keepNames(() => Object.assign(state, { places, followers: [] }));
+  }
+
   function adopt(figure) { // what a declared figure sets; false if it has no curve
-    const { quantity, x, lines, statistic, beside, xScale, yScale } = figure;
+    const { quantity, x, lines, statistic, beside, xScale, yScale, followers } = figure;
     const drawn = new Set(figure.only ?? axes[lines].labels.keys());
-    Object.assign(state, { quantity, x, lines, statistic, beside, xScale, yScale, drawn });
+    const own = { places: admitted(figure), followers };
+    Object.assign(state, { quantity, x, lines, statistic, beside, xScale, yScale, drawn, ...own });
     const found = holdBest(figure.at);
     state.drawn = new Set(curves().filter(({ points }) => points.length).map(({ line }) => line));
     return found;
@@ -130,6 +145,7 @@
     list.value = value;
     list.addEventListener("change", () => {
       state.figure = "";
+      admitAll();
       change(list.value);
       show();
       element(id).focus();
@@ -340,7 +356,8 @@
 
   function describe(drawn) {
     const { name, text } = quantities[state.quantity];
-    const held = Object.entries(state.held).map(([axis, label]) => `${axes[axis].name} = ${axes[axis].labels[label]}`);
+    const at = Object.entries(state.held).map(([axis, label]) => `${axes[axis].name} = ${axes[axis].labels[label]}`);
+    const held = [...at, ...(state.places === places ? [] : [`where ${figures[state.figure].where}`])];
     const points = drawn.flatMap((curve) => curve.points), fits = drawn.flatMap((curve) => curve.fits);
     const counts = points.map((point) => data.declared[point.place]);
     const count = [...new Set([Math.min(...counts), Math.max(...counts)])].join(" to ");

@@ -242,7 +242,7 @@ def chosen(page: Page) -> dict[str, str]:
 
 def test_declared_figures_can_be_chosen_and_the_page_opens_on_the_first(declaring, tmp_path, visit):
     page = visit(write_report(declaring, tmp_path))
-    assert page.locator("#figure option").all_inner_texts() == ["times", "errors", "own choice"]
+    assert page.locator("#figure option").all_inner_texts() == ["times", "errors", "diagonal", "own choice"]
     assert chosen(page) == {
         "figure": "times", "quantity": "seconds", "statistic": "median and range", "x": "n",
         "xscale": "linear", "yscale": "linear", "lines": "r",
@@ -262,6 +262,30 @@ def test_declared_figures_can_be_chosen_and_the_page_opens_on_the_first(declarin
     for sampling, points in medians(page).items():
         np.testing.assert_allclose([y for _, y in points], curves["epsilon"].sel({"sampling": sampling}), rtol=1e-5)
     assert page.evaluate("document.getElementById('plot').layout.yaxis.range[0]") == pytest.approx(-3)
+
+
+def test_figure_along_a_diagonal_is_drawn_and_left(declaring, tmp_path, visit):
+    page = visit(write_report(declaring, tmp_path))
+    page.select_option("#figure", label="diagonal")
+    assert chosen(page)["figure"] == "diagonal"
+    assert "at-m" not in chosen(page)
+    assert "where 5 * m == n" in page.inner_text("#caption")
+    at = {axis: chosen(page)[f"at-{axis}"] for axis in ("function", "sampling")} | {"r": int(chosen(page)["at-r"])}
+    curves = median_curves(open_results(declaring)).sel(at)["epsilon"]
+    expected = {
+        method: [(n, curves.sel({"method": method, "n": n, "m": n // 5})) for n in (100, 1000)]
+        for method in ("svd", "ap")
+    }
+    assert list(medians(page)) == ["svd", "ap"]
+    for method, points in medians(page).items():
+        np.testing.assert_allclose(points, expected[method], rtol=1e-5)
+    page.select_option("#at-r", index=1)  # a choice of one's own, of which m has one label
+    assert chosen(page)["figure"] == "own choice"
+    at["m"] = int(chosen(page)["at-m"])
+    curves = median_curves(open_results(declaring)).sel(at | {"r": 10})["epsilon"]
+    for method, points in medians(page).items():
+        expected = curves.sel({"method": method})
+        np.testing.assert_allclose(points, np.column_stack([expected["n"], expected]), rtol=1e-5)
 
 
 def test_declared_maximum_is_drawn_without_range_and_bound_and_what_is_beside_it_in_the_colours_of_the_lines(
