@@ -13,6 +13,7 @@ from distributed.system import MEMORY_LIMIT
 from packaging.requirements import Requirement
 
 from flows.clusters import ChosenCluster, check_cluster, connect, open_cluster, reaches_loopback
+from flows.own_matplotlib import own_matplotlib
 from flows.planning import make_plan
 from flows.prefect_settings import current_settings
 from flows.ready import check_workers
@@ -74,6 +75,7 @@ def examine(
         checks["sweep"] = lambda: _sweep(spec, store, memory, neighbours, allow_code, accept_code)
     elif store is not None:
         checks["store"] = lambda: _store(store)
+    checks["figures"] = _figures
     for subject, check in checks.items():
         try:
             yield Finding(subject, True, check())
@@ -157,6 +159,15 @@ def _sweep(
     if not plan.cells:
         return f"{sweep.name}: nothing to compute; {writable}"
     return f"{sweep.name}: {plan.cells} cells to compute, at most {_gib(plan.peak_memory)} a worker; {writable}"
+
+
+def _figures() -> str:
+    """What a run would say of its figures, for which it does not fail."""
+    try:
+        with own_matplotlib({}):
+            return f"drawn by Matplotlib {version('matplotlib')}"
+    except EpsweepError as error:
+        return f"none ({error})"
 
 
 def _gib(size: float) -> str:

@@ -27,6 +27,7 @@ from pipeline.grid import parse_sweep
 from pipeline.theory import identity_error
 from storage import Status, Writer, median_curves, open_results
 
+ROOT = Path(__file__).parents[2]
 APPROXIMATION = EXPERIMENTS["approximation"]
 SPEC = """
 name: figures
@@ -597,12 +598,27 @@ def test_picture_is_the_same_whatever_backend_and_matplotlibrc(tmp_path, backend
     (tmp_path / "mine").write_text(rc)
     plain = {key: each for key, each in os.environ.items() if not key.startswith(("MPL", "MATPLOTLIB"))}
     strange = plain | {"MPLBACKEND": backend, "MATPLOTLIBRC": str(tmp_path / "mine"), "MPLCONFIGDIR": "/proc/none"}
-    root = Path(__file__).parents[2]
     for name, environment in (("plain", plain), ("strange", strange)):
         command = [sys.executable, "-c", script, str(tmp_path / f"{name}.png")]
-        done = subprocess.run(command, env=environment, cwd=root, capture_output=True, text=True)
+        done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
         assert (done.returncode, done.stderr) == (0, "")
     assert (tmp_path / "plain.png").read_bytes() == (tmp_path / "strange.png").read_bytes()
+
+
+def test_matplotlibrc_that_cannot_be_read_is_told_by_run_and_doctor_alike(store, tmp_path):
+    (tmp_path / "matplotlibrc").write_bytes(b"font.family: \xff\xfe\n")
+    script = (
+        "import sys\nfrom flows import doctor, figures\nfrom storage import store_experiment\n"
+        "figures, reason = figures.draw_results(sys.argv[1], store_experiment(sys.argv[1]))\n"
+        "assert not figures and doctor._figures() == f'none ({reason})'\nprint(reason)\n"
+    )
+    environment = os.environ | {"MATPLOTLIBRC": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(store)], env=environment, cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("Matplotlib cannot be imported (")
+    assert done.stdout.endswith("; mend its matplotlibrc or installation\n")
 
 
 def test_no_exception_of_drawing_ends_a_run(store, monkeypatch):

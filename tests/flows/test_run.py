@@ -3,9 +3,11 @@
 import hashlib
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import httpx
 import numpy as np
@@ -198,27 +200,33 @@ def test_interrupt_stops_cleanly_and_says_how_to_go_on(write_spec, workspace, ep
 
 
 def test_damage_is_named_and_computed_again_and_two_stores_become_one(write_spec, workspace, epsweep):
-    spec = write_spec(m="[2]", r="[2]")
-    assert epsweep("run", spec, "--store", "a.zarr", "--log", "run.log").returncode == 0
+    spec, store = write_spec(m="[2]", r="[2]"), Path("of mine (1)", "a.zarr")  # names that a shell would take apart
+    assert epsweep("run", spec, "--store", store, "--log", "run.log").returncode == 0
     events = [json.loads(line) for line in (workspace / "run.log").read_text().splitlines()]
     assert [event["event"] for event in (*events[:3], events[-1])] == ["cluster_ready", "start", "plan", "end"]
     assert sum(event["cells"] for event in events if event["event"] == "batch") == 2
-    chunk = next(path for path in (workspace / "a.zarr/epsilon/c").rglob("*") if path.is_file())
+    chunk = next(path for path in (workspace / store / "epsilon/c").rglob("*") if path.is_file())
     intact = chunk.read_bytes()
     chunk.write_bytes(intact[:-1] + bytes([intact[-1] ^ 1]))
-    status = epsweep("status", "a.zarr")
+    status = epsweep("status", store)
     assert "2 missing, 0 done" in status.stdout
     assert "damaged:  epsilon, chunk 0/0/0/0/0/0/0: 2 finished cells" in status.stderr
-    exported = epsweep("curves", "a.zarr")
-    assert "damaged: 1 chunks read as missing" in exported.stderr
-    assert epsweep("run", spec, "--store", "a.zarr").returncode == 0
+    shown = epsweep("curves", store)
+    command, _, told = shown.stderr.strip().rpartition("; see ")[2].partition(" ")
+    assert f"{command} {told}" == f"epsweep status {shlex.quote(str(store))}"
+    assert "damaged: 1 chunks read as missing" in shown.stderr
+    mended = epsweep("run", spec, "--store", store)
+    assert mended.returncode == 0
+    assert "damaged: epsilon, chunk 0/0/0/0/0/0/0: 2 finished cells are missing now" in mended.stderr
     assert chunk.read_bytes() == intact
+    following = mended.stdout.splitlines()[-1].removeprefix("next: ")
+    assert epsweep(*shlex.split(following)[1:]).stdout.count("\n") > 1
     assert epsweep("run", write_spec(m="[4]", r="[2]"), "--store", "b.zarr").returncode == 0
     before = len(calls(workspace))
-    merged = epsweep("merge", "a.zarr", "b.zarr")
-    assert "2 done and 0 failed cells copied, 0 were done in both: a.zarr" in merged.stdout
-    both = epsweep("run", write_spec(m="[2, 4]", r="[2]"), "--store", "a.zarr")
-    assert "4 cells, 4 in a.zarr, 0 to compute" in both.stdout
+    merged = epsweep("merge", store, "b.zarr")
+    assert f"2 done and 0 failed cells copied, 0 were done in both: {store}" in merged.stdout
+    both = epsweep("run", write_spec(m="[2, 4]", r="[2]"), "--store", store)
+    assert f"4 cells, 4 in {store}, 0 to compute" in both.stdout
     assert len(calls(workspace)) == before
 
 
@@ -226,7 +234,7 @@ def test_doctor_finds_what_a_run_would_lack(write_spec, workspace, epsweep):
     found = epsweep("doctor", write_spec(), "--cluster", "local:1")
     assert found.returncode == 0, found.stdout + found.stderr
     assert [line[:13] for line in found.stdout.splitlines()] == [
-        f"ok  {subject}:".ljust(13) for subject in ("packages", "prefect", "cluster", "sweep")
+        f"ok  {subject}:".ljust(13) for subject in ("packages", "prefect", "cluster", "sweep", "figures")
     ]
     assert "4 cells to compute" in found.stdout
     bad = epsweep("doctor", write_spec(n="[30000]"), "--cluster", "nowhere.yaml", "--store", "/proc/none/x.zarr")
