@@ -1,4 +1,4 @@
-"""How a sweep scales: two workers against one, overhead at 1 s a cell, 1,000 worker threads, and the time to start.
+"""How a sweep scales: two workers against one, overhead at 1 s a cell, 1,000 worker threads, start, and a large store.
 
 workers: cells a second while the flow dispatches, of a compute-bound sweep on one and on two worker processes in turn,
 rounds interleaved with the same cells in plain processes, without Dask, Prefect or store, which show what the machine
@@ -9,6 +9,9 @@ threads: cells that wait 1 s on a cluster of two worker processes with 500 threa
 at least 500) and the memory of the flow process (RSS) at each tenth of the run: to be flat.
 start: from `epsweep run` to the first cell computed, with an embedded server and an empty Prefect home (to be under
 12 s), and when each stage of it was reached.
+store: milliseconds of a write of 50 cells that is durable before it returns and of one that is not (no fsync), in turn,
+and the seconds in which a store of 132,000 finished cells grows by a label at the end, which moves nothing, and by
+one between others, which writes every chunk anew.
 
 Each line ends with the load average of the machine, which spoils all of them. All is on loopback and in a temporary
 folder.
@@ -23,18 +26,21 @@ import sys
 import tempfile
 import threading
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
-from time import monotonic, sleep, time
+from time import monotonic, perf_counter, sleep, time
+from unittest.mock import patch
 
 import numpy as np
 import psutil
 from threadpoolctl import threadpool_limits
 
+from pipeline.experiment import Outcome
 from pipeline.experiments import EXPERIMENTS
-from pipeline.grid import load_sweep
+from pipeline.grid import load_sweep, parse_sweep
+from storage import Writer
 from tests.benchmarks.overhead import timed_dispatch
 
 SPEC = """
@@ -48,6 +54,17 @@ grid:
     r: [{r}]
     method: [{method}]
     seeds: {seeds}
+"""
+STORE = """
+name: store
+grid:
+  - function: [exponential, gaussian, cauchy, quartic_gaussian]
+    sampling: [ball-symmetric, ball-independent]
+    m: {m}
+    n: {n}
+    r: [1, 2, 4, 8, 16]
+    method: [svd, ap, minimax]
+    seeds: 5
 """
 FUNCTIONS = """
 import time
@@ -238,7 +255,37 @@ def _stages(process, store, home, began):
     return stages
 
 
-SECTIONS = {section.__name__: section for section in (workers, overhead, threads, start)}
+def store(folder, arguments):
+    """What durability costs, and growth of a large store."""
+    values = dict.fromkeys(("epsilon", "lower_bound", "max_norm", "iterations", "seconds"), 0.5)
+    small, rates = parse_sweep(STORE.format(m=[1, 2], n=[100])), {"durable": [], "not durable": []}
+    cells = np.argwhere(small.wanted)
+    for _ in range(arguments.repeat):
+        for name, synced in (("durable", nullcontext()), ("not durable", patch("os.fsync"))):
+            path = folder / f"{name} {perf_counter()}.zarr"
+            with synced, Writer.open(path, small) as writer:
+                writer.write(cells[:50], [Outcome(values)] * 50)
+                for at in range(50, len(cells), 50):
+                    began = perf_counter()
+                    writer.write(cells[at : at + 50], [Outcome(values)] * len(cells[at : at + 50]))
+                    rates[name].append(1e3 * (perf_counter() - began))
+    for name, found in rates.items():
+        print(f"{name:<12} {median(found):6.1f} ms a write of 50 cells, median of {len(found)}")
+    ms, ns = list(range(1, 61, 3)), [100 * each for each in range(1, 12)]
+    large = parse_sweep(STORE.format(m=ms, n=ns))
+    cells = np.argwhere(large.wanted)
+    path = folder / "large.zarr"
+    with Writer.open(path, large) as writer:
+        for part in np.array_split(cells, 66):
+            writer.write(part, [Outcome(values)] * len(part))
+    for name, more in (("at the end", [99]), ("between", [2, 99])):
+        began = perf_counter()
+        with Writer.open(path, parse_sweep(STORE.format(m=sorted(ms + more), n=ns))):
+            pass
+        print(f"grows {name}: {perf_counter() - began:.2f} s with {len(cells):,} finished cells; {load()}", flush=True)
+
+
+SECTIONS = {section.__name__: section for section in (workers, overhead, threads, start, store)}
 
 
 def main():
@@ -248,6 +295,8 @@ def main():
     parser.add_argument("--threads", type=int, default=1000, help="of the two workers together")
     parser.add_argument("--repeat", type=int, default=3, help="rounds of the other sections")
     arguments = parser.parse_args()
+    cpuinfo = Path("/proc/cpuinfo").read_text().splitlines()
+    print(next((line.partition(": ")[2] for line in cpuinfo if line.startswith("model name")), "unknown processor"))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "mine.py").write_text(FUNCTIONS)
