@@ -10,13 +10,25 @@ if __name__ == "__main__" and not sys.flags.safe_path:  # "python -m" looks into
 import io
 import os
 import signal
-
-from flows.command import require_ours
+from importlib.machinery import PathFinder
 
 
 def _stop(number: int, frame: object) -> None:
     os.write(sys.stderr.fileno(), b"epsweep: stopped; finished cells are stored: run the same command to go on\n")
     os._exit(130)  # an exception would come out of whatever is being imported
+
+
+def _require_ours() -> None:
+    """End with one line where a file of somebody else's has the name of a package of this project."""
+    root = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))  # noqa: PTH120 (nothing more is imported yet)
+    for name in ("pipeline", "storage"):
+        found = PathFinder.find_spec(name)
+        if found is None or not os.path.realpath(found.origin or "").startswith(f"{root}{os.sep}{name}{os.sep}"):
+            where = (found.origin or "a folder of that name") if found else "nothing"
+            sys.stderr.write(
+                f"epsweep: {where} hides this package's {name}; rename it, or take its folder off PYTHONPATH\n"
+            )
+            sys.exit(2)
 
 
 def _show_what_the_terminal_can() -> None:
@@ -33,7 +45,7 @@ def main() -> None:
     _show_what_the_terminal_can()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
-    require_ours()
+    _require_ours()
     os.environ["PYTHONSAFEPATH"] = "1"  # for what this process starts: its working directory holds no libraries
     from flows.cli import main as run
 

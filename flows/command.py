@@ -1,32 +1,18 @@
-"""The command ``epsweep`` as it is installed: a module by itself, which nothing of the same name is likely to hide.
-
-The build copies it beside the packages, of which it imports nothing before it knows that they are ours.
-"""
+"""The command ``epsweep``: the build makes a module by itself of this file, which no file named ``flows.py`` hides."""
 
 import os
 import sys
 from importlib.machinery import PathFinder
 
 
-def require_ours() -> None:
-    """End with one line where a file of somebody else's has the name of a package of this project."""
-    root = ""
-    for name in ("flows", "pipeline", "storage"):
-        found = PathFinder.find_spec(name)
-        folder = next(iter(found.submodule_search_locations or ()), "") if found else ""
-        if not root and os.path.exists(f"{folder}/__main__.py"):  # noqa: PTH110 (signals are not yet heeded: be quick)
-            root = os.path.dirname(os.path.realpath(folder))  # noqa: PTH120
-        if not root or os.path.realpath(folder) != os.path.join(root, name):  # noqa: PTH118
-            where = (found.origin or "a folder of that name") if found else "nothing"
-            sys.stderr.write(
-                f"epsweep: {where} hides this package's {name}; rename it, or take its folder off PYTHONPATH\n"
-            )
-            sys.exit(2)
-
-
 def main() -> None:
-    """Run the command line."""
-    require_ours()
+    """Run the command line, or end with one line where something of somebody else's is found as ``flows``."""
+    found = PathFinder.find_spec("flows")
+    folders = (found.submodule_search_locations if found else None) or ()
+    if not any(os.path.exists(f"{folder}/__main__.py") for folder in folders):  # noqa: PTH110 (as little as can be)
+        where = (found.origin or "a folder of that name") if found else "nothing"
+        sys.stderr.write(f"epsweep: {where} hides this package's flows; rename it, or take its folder off PYTHONPATH\n")
+        sys.exit(2)
     from flows.__main__ import main as run
 
     run()
