@@ -5,7 +5,7 @@ import re
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from importlib.machinery import BYTECODE_SUFFIXES, SOURCE_SUFFIXES
+from importlib.machinery import BYTECODE_SUFFIXES, SOURCE_SUFFIXES, all_suffixes
 from importlib.metadata import packages_distributions, requires, version
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from pipeline.syntax import Import, Source, read_source
 
 _MOST_BESIDE = 2000  # modules in the folder of one that imports by computed names
 _BYTECODE_HEAD = 16  # bytes: times and flags
+_MODULES = tuple(all_suffixes())
 
 
 def imported(field: str, name: str, places: str = "beside the spec, in the working directory or on PYTHONPATH") -> Any:
@@ -187,18 +188,20 @@ def _with_parents(name: str) -> list[str]:
 
 
 def _modules_beside(part: _Part) -> Iterator[str]:
-    """All modules in the folder of a module, and in packages there."""
+    """All modules in the folder of a module, and in folders of modules there."""
     folder, waiting = Path(part.origin).parent, [(Path(part.origin).parent, part.package)]
-    count = 0
+    count, seen = 0, {folder.resolve()}
     while waiting:
         place, package = waiting.pop()
         for path in sorted(place.iterdir()):
             name = path.name.partition(".")[0]
             full = f"{package}.{name}" if package else name
-            if path.is_dir() and (path / "__init__.py").is_file():
-                waiting.append((path, full))
-                yield full
-            elif path.suffix == ".py" and name != "__init__":
+            if path.is_dir():
+                if name == path.name and any(path.glob("*.py")) and path.resolve() not in seen:
+                    seen.add(path.resolve())
+                    waiting.append((path, full))
+                    yield full
+            elif path.name.endswith(_MODULES) and name != "__init__":
                 yield full
             count += 1
         if count > _MOST_BESIDE:

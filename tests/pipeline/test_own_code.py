@@ -106,6 +106,8 @@ def test_what_is_computed_changes_it_in_the_module_and_beside(digest, file, old,
         "import importlib\ndef g(which):\n    return importlib.import_module(which)",
         "from importlib import import_module as take\nlate = take('late')",
         "def g():\n    exec(open('late.py').read())",
+        "late = __import__('late', fromlist=['x'])",
+        "import importlib\ndef g(which):\n    return importlib.import_module('.late', which)",
     ],
 )
 def test_modules_beside_count_however_they_are_imported(digest, statement):
@@ -148,6 +150,38 @@ def test_function_that_another_module_defines_counts_there(digest):
     late = "import importlib\ndef made(name):\n    return importlib.import_module(name).base\n"
     files = {"mine.py": main, "late.py": late, "kernels.py": HELPER}
     assert digest(files) != digest(files | {"kernels.py": HELPER.replace("exp", "exp2")})
+
+
+def test_module_in_folders_that_are_no_packages_counts_where_it_is_imported_late(digest):
+    main = "def f(X, Y):\n    from plugins.deep.more import late\n    return late.A\n"
+    files = {"mine.py": main, "plugins/deep/more/late.py": "A = 1"}
+    assert digest(files) != digest(files | {"plugins/deep/more/late.py": "A = 2"})
+
+
+@pytest.mark.parametrize("changed", ["plugins/late.py", "plugins/deep/late.py"])
+def test_modules_in_a_folder_that_is_no_package_count_where_names_are_computed(digest, changed):
+    """Kind: what a computed name may import; a folder without modules, such as one of data, is not looked into."""
+    main = "import importlib\ndef f(X, Y):\n    return importlib.import_module(f'plugins.{X}').A\n"
+    files = {"mine.py": main, "plugins/late.py": "A = 1", "plugins/deep/late.py": "A = 1", "data/x/late.py": "A = 1"}
+    assert digest(files) != digest(files | {changed: "A = 2"})
+    assert digest(files) == digest(files | {"data/x/late.py": "A = 2", "plugins/notes.txt": "A = 2"})
+
+
+def test_compiled_module_counts_where_names_are_computed(digest, tmp_path):
+    compiled = []
+    for value in (1, 2):
+        (tmp_path / "x.py").write_text(f"A = {value}\n")
+        compiled.append(Path(py_compile.compile(str(tmp_path / "x.py"), str(tmp_path / "x.pyc"))).read_bytes())
+    main = "import importlib\ndef f(X, Y):\n    return importlib.import_module(X)\n"
+    one, other = (digest({"mine.py": main, "late.pyc": each}) for each in compiled)
+    assert one != other
+
+
+def test_link_to_the_folder_itself_is_followed_once(folder):
+    (folder / "mine.py").write_text("import importlib\ndef f(X, Y):\n    return importlib.import_module(X)\n")
+    (folder / "again").symlink_to(folder)
+    imported("function", "mine:f")
+    assert len(code_digest("mine:f")) == 64
 
 
 def test_compiled_module_counts_by_its_bytes(digest, tmp_path):
