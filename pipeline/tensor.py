@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.arithmetic import own_state
-from pipeline.arrays import BlockArray, FloatArray, check_finite
+from pipeline.arrays import BlockArray, FloatArray, bounds_of, check_finite
 from pipeline.blas import one_blas_thread
 from pipeline.errors import InputError, shown
 from pipeline.functions import FunctionLike, GeneratingFunction, as_function
@@ -69,30 +69,25 @@ class FunctionTensor(BlockArray):
         InputError
             If a step is not 1, there are not as many ranges as modes, or an entry is NaN or infinite.
         """
-        if len(ranges) != len(self.points):
-            raise InputError(f"block: {len(ranges)} ranges for a tensor of order {len(self.points)}; give one a mode")
-        bounds = [each.indices(n) for each, n in zip(ranges, self.shape, strict=True)]
-        if any(step != 1 for _, _, step in bounds):
-            steps = " and ".join(str(step) for _, _, step in bounds)
-            raise InputError(f"block: steps {steps}; ask for contiguous ranges (step 1)")
-        block = np.empty([max(stop - start, 0) for start, stop, _ in bounds])
+        bounds = bounds_of(ranges, self.shape)
+        block = np.empty([max(stop - start, 0) for start, stop in bounds])
         side = tile_side(len(bounds))
         images: dict[_Index, list[_Index]] = {}  # of each tile that has to be computed
         if block.size:
-            for index in product(*(range(start // side, -(-stop // side)) for start, stop, _ in bounds)):
+            for index in product(*(range(start // side, -(-stop // side)) for start, stop in bounds)):
                 images.setdefault(self._canonical(index), []).append(index)
 
         def fill(canonical: _Index) -> None:
             tile = self._tile(canonical)
             for index in images[canonical]:
-                places = [_overlap(i * side, start, stop) for i, (start, stop, _) in zip(index, bounds, strict=True)]
+                places = [_overlap(i * side, start, stop) for i, (start, stop) in zip(index, bounds, strict=True)]
                 part = tile.transpose(_order_of(index, canonical))[tuple(inside for _, inside in places)]
                 corners = [corner for corner, _ in places]
                 block[tuple(slice(at, at + size) for at, size in zip(corners, part.shape, strict=True))] = part
 
         with one_blas_thread() as threads:
             _for_each(fill, images, threads if self.function.built_in else 1)
-        check_finite(block, f"function {self.function.name}", [start for start, _, _ in bounds])
+        check_finite(block, f"function {self.function.name}", [start for start, _ in bounds])
         return block
 
     def __repr__(self) -> str:
