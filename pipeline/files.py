@@ -120,7 +120,7 @@ class FileRecipe:
         Absolute.
     shape : tuple of int
     stamp : int
-        Of the contents, where it was made: whoever keeps entries keeps them under it.
+        Of names, sizes and times, where it was made: whoever keeps entries keeps them under it.
     """
 
     path: str
@@ -130,7 +130,9 @@ class FileRecipe:
     @classmethod
     def of(cls, path: str) -> "FileRecipe":
         """Look at a file."""
-        return cls(path, FileMatrix(path).shape, hash(_stamps(path)))
+        shape = FileMatrix(path).shape
+        stamp = hashlib.sha256(repr(_stamps(path)).encode(errors="surrogateescape")).digest()
+        return cls(path, shape, int.from_bytes(stamp[:8], "big"))
 
     def make(self) -> "FileMatrix":
         """The matrix or tensor.
@@ -147,6 +149,21 @@ class FileRecipe:
                 "started; give every machine the same file"
             )
         return matrix
+
+    def require_same(self, digest: str) -> None:
+        """Raise InputError unless the file has the SHA-256 here too; it is read only if its stamp is another one.
+
+        Parameters
+        ----------
+        digest : str
+            Of the file where the run was started.
+        """
+        self.make()
+        if FileRecipe.of(self.path) != self and sha256_of(self.path) != digest:
+            raise InputError(
+                f"file: {one_line(self.path)} has other contents here than where the run was started; give every "
+                "machine the same file"
+            )
 
 
 @dataclass(frozen=True)

@@ -141,6 +141,22 @@ def test_recipe_makes_the_matrix_and_equals_that_of_the_same_path(tmp_path, save
 
 
 @pytest.mark.parametrize("save", [saved, stored])
+def test_file_of_the_same_shape_and_other_contents_is_refused_on_a_worker(tmp_path, save):
+    """Kind: a copy of yesterday's on another machine; one whose time alone differs is the same file."""
+    path = save(tmp_path, MATRIX)
+    recipe, digest = FileRecipe.of(path), sha256_of(path)
+    recipe.require_same(digest)
+    for file in Path(path).rglob("*") if Path(path).is_dir() else [Path(path)]:
+        os.utime(file, ns=(0, 1))
+    recipe.require_same(digest)
+    save(tmp_path, MATRIX + 1, f"other{Path(path).suffix}")
+    shutil.rmtree(path, ignore_errors=True)
+    (tmp_path / f"other{Path(path).suffix}").rename(path)
+    with pytest.raises(InputError, match="has other contents here than where the run was started; give every machine"):
+        recipe.require_same(digest)
+
+
+@pytest.mark.parametrize("save", [saved, stored])
 def test_file_is_approximated_as_the_array_is(tmp_path, save):
     matrix = FileMatrix(save(tmp_path, MATRIX))
     found, expected = (approximate(values, 4, "ap", bound="tail") for values in (matrix, MATRIX))
