@@ -26,7 +26,7 @@ _FINDING = threading.Lock()
 
 def find_module(name: str) -> ModuleSpec | None:
     """Specification of a module: as it was imported, or as it would be, without importing its parents."""
-    if (module := sys.modules.get(name)) is not None:
+    if isinstance(module := sys.modules.get(name), ModuleType):  # or what a module has put in its place
         return spec_of(name, module)
     parent, _, _ = name.rpartition(".")
     path: Sequence[str] | None = None

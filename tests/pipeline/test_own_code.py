@@ -248,6 +248,36 @@ def test_own_module_with_the_name_of_another_is_told_to_be_renamed(folder, name)
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "remedy"),
+    [
+        ("mine:g", "A = 1\n", "define g in {folder}/mine.py, or name what is there"),
+        ("mine:f", "def f(X Y\n", "mend {folder}/mine.py, or install what it imports"),
+        ("mine:f", "import no_such_module_here\n", "mend {folder}/mine.py, or install what it imports"),
+        ("hidden_mine.sub:f", "", "put hidden_mine/sub.py beside the spec, in the working directory or on PYTHONPATH"),
+        ("mine:K.f", "", "write module:name, such as mine:f"),
+        ("..:f", "", "write module:name, such as mine:f"),
+        ("mine:", "", "write module:name, such as mine:f"),
+    ],
+)
+def test_remedy_is_to_put_a_module_somewhere_only_where_there_is_none(folder, name, content, remedy):
+    (folder / "mine.py").write_text(content)
+    with pytest.raises(InputError) as caught:
+        imported("function", name)
+    assert str(caught.value).startswith(f"function: '{name}' ")
+    assert str(caught.value).endswith("; " + remedy.format(folder=folder))
+
+
+def test_module_that_puts_another_object_in_its_place_is_known_by_its_file(folder, monkeypatch):
+    text = "import sys\nclass Made:\n    f = staticmethod(lambda X, Y: X @ Y.T)\nsys.modules[__name__] = Made()\n"
+    (folder / "mine.py").write_text(text)
+    imported("function", "mine:f")
+    with pytest.raises(CodeError, match=r"mine was imported before .*mine.py was changed, or just after: restart"):
+        code_digest("mine:f")  # what was imported is not kept
+    monkeypatch.setattr("pipeline.own_modules._SLACK_SECONDS", float("inf"))
+    assert len(code_digest("mine:f")) == 64
+
+
 @pytest.mark.parametrize(("name", "whose"), [("storage", "a package of epsweep"), ("numpy", "the installed package")])
 def test_name_of_another_module_is_no_place_for_a_function_of_ones_own(name, whose):
     with pytest.raises(InputError, match=f"{whose}, ?{name}|{whose} {name}") as caught:
