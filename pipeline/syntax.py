@@ -11,7 +11,7 @@ from functools import lru_cache
 _BY_NAME = frozenset({"import_module", "__import__", "run_module"})  # whose first argument names the module
 _BY_PATH = frozenset(
     {"exec", "run_path", "spec_from_file_location", "module_from_spec", "iter_modules", "walk_packages"}
-    | {"SourceFileLoader", "SourcelessFileLoader", "ExtensionFileLoader"}
+    | {"resolve_name", "load_source", "SourceFileLoader", "SourcelessFileLoader", "ExtensionFileLoader"}
 )
 _WITH_DOCSTRING = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 _FORM = frozenset({"ctx", "kind", "type_comment", "type_ignores"})  # fields that say nothing of what is computed

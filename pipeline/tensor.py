@@ -15,6 +15,7 @@ from pipeline.arrays import BlockArray, FloatArray, bounds_of, check_finite
 from pipeline.blas import one_blas_thread
 from pipeline.errors import InputError, shown
 from pipeline.functions import FunctionLike, GeneratingFunction, as_function
+from pipeline.ranges import MAX_INTEGER
 from pipeline.sampling import HELD_BYTES, SampledPoints, Sampling, get_sampling
 
 _TILES = {2: 256, 3: 64, 4: 32}  # entries are always computed in whole tiles, so a block's size never changes a value
@@ -215,6 +216,8 @@ def sample_points(
     for name, value, least in (("m", m, 1), ("n", n, 1), ("seed", seed, 0)):
         if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < least:
             raise InputError(f"{name}: {shown(value)} is not an integer of at least {least}")
+        if value > MAX_INTEGER and name != "seed":
+            raise InputError(f"{name}: {shown(value)} is too large; give at most {MAX_INTEGER}")
     sampling = sampling if isinstance(sampling, Sampling) else get_sampling(sampling)
     sides = [
         SampledPoints(sampling, side, int(m), int(seed), int(n)) for side in range(1 if sampling.symmetric else order)

@@ -107,6 +107,7 @@ def test_what_is_computed_changes_it_in_the_module_and_beside(digest, file, old,
         "from importlib import import_module as take\nlate = take('late')",
         "def g():\n    exec(open('late.py').read())",
         "late = __import__('late', fromlist=['x'])",
+        "import pkgutil\nA = pkgutil.resolve_name('late:A')",
         "import importlib\ndef g(which):\n    return importlib.import_module('.late', which)",
     ],
 )
