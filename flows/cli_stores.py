@@ -186,6 +186,8 @@ def merge(into: str, other: str, accept_code: bool) -> None:
     from storage import merge as merge_stores
 
     merged = merge_stores(into, other, accept_code=accept_code)
+    for line in merged.damaged:
+        click.echo(f"damaged: {line}", err=True)
     click.echo(f"{merged}: {into}")
 
 

@@ -33,7 +33,8 @@ from pipeline.experiments import ALLOW_CODE
 _POOL_TYPE = "process"
 _CRASHED = "epsweep: a sweep that stopped sending heartbeats has crashed"
 _SILENCE = timedelta(seconds=90)  # three heartbeats
-_SHORTEST_INTERVAL = 60
+_INTERVALS = (60, 365 * 86400)  # seconds: the shortest and the longest
+_CRON_FIELDS = 5
 _NAME = re.compile(r"[\w][\w. -]{0,99}")
 
 
@@ -118,15 +119,18 @@ def _check_parameters(parameters: dict[str, Any]) -> None:
 
 def _schedules(cron: Sequence[str], interval: Sequence[int]) -> list[Schedule]:
     for seconds in interval:
-        if seconds < _SHORTEST_INTERVAL:
-            raise InputError(f"interval: {seconds} s is too short; give at least {_SHORTEST_INTERVAL}")
-    try:
-        return [
-            *(Cron(each, timezone="UTC", slug=f"cron-{i}") for i, each in enumerate(cron)),
-            *(Interval(timedelta(seconds=each), slug=f"interval-{i}") for i, each in enumerate(interval)),
-        ]
-    except ValueError as error:
-        raise InputError(f"cron: {list(cron)} will not do; write five fields, such as '0 3 * * *'") from error
+        if not _INTERVALS[0] <= seconds <= _INTERVALS[1]:
+            raise InputError(f"interval: {shown(seconds)} s will not do; give {_INTERVALS[0]} to {_INTERVALS[1]}")
+    schedules = [Interval(timedelta(seconds=each), slug=f"interval-{i}") for i, each in enumerate(interval)]
+    for number, text in enumerate(cron):
+        problem = f"cron: {shown(text)} will not do; write five fields, such as '0 3 * * *'"
+        if len(text.split()) != _CRON_FIELDS and not text.startswith("@"):  # Prefect takes a sixth, for seconds
+            raise InputError(problem)
+        try:
+            schedules.append(Cron(text, timezone="UTC", slug=f"cron-{number}"))
+        except ValueError as error:
+            raise InputError(problem) from error
+    return schedules
 
 
 def _require_pool(name: str) -> None:

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from prefect.settings import Settings
 
 
+_URL = {"prefect.toml": ("url",), "pyproject.toml": ("prefect", "url")}  # words of files that may name the server
+_URL_ELSEWHERE = ("prefect_api_url",)
+
+
 def current_settings() -> Settings:
     """Prefect's settings, read anew in the environment as it is; they hold for this process.
 
@@ -68,8 +72,16 @@ def place_of_url() -> str:
     """Where the URL of the server is configured, if that is not a variable."""
     if os.environ.get("PREFECT_API_URL"):
         return ""
-    named = [str(path) for path in _files() if not _unreadable(path) and "url" in path.read_text("utf-8").lower()]
+    named = [str(path) for path in _files() if all(word in _text(path) for word in _URL.get(path.name, _URL_ELSEWHERE))]
     return f" in {' or '.join(named)}" if named else ""
+
+
+def _text(path: Path) -> str:
+    """Text of a file in small letters; empty where it cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").lower()
+    except OSError:
+        return ""
 
 
 def _variables() -> list[str]:
@@ -82,7 +94,7 @@ def _variables() -> list[str]:
 
 def _files() -> Iterator[Path]:
     """Files that Prefect's settings are read from, if they are there, first those that count most."""
-    home = Path(os.environ.get("PREFECT_HOME") or "~/.prefect").expanduser()
+    home = Path(os.path.expanduser(os.environ.get("PREFECT_HOME") or "~/.prefect"))  # noqa: PTH111 (Path raises)
     profiles = Path(os.environ.get("PREFECT_PROFILES_PATH") or home / "profiles.toml")
     if Path(".env").is_file():
         yield Path(".env")
@@ -119,6 +131,6 @@ def _place(field: str) -> str:
         if variable.lower().endswith(name.removeprefix("prefect_")):
             return variable
     for path in _files():
-        if name.removeprefix("prefect_") in path.read_text(encoding="utf-8").lower():
+        if name.removeprefix("prefect_") in _text(path):
             return str(path)
     return "its settings"

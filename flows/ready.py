@@ -22,15 +22,16 @@ def check_workers(client: Client, sweep: Sweep) -> None:
     Raises
     ------
     InputError
-        If a worker cannot read a file, cannot import a function or an experiment, or has other code of it.
+        If a worker cannot read a file or reads another, cannot import a function or an experiment, or has other code
+        of it.
     EpsweepError
         If the cluster does not answer.
     """
-    recipes = [FileRecipe.of(path) for path in sweep.files.values()]
-    if not recipes and not sweep.code:
+    files = [(FileRecipe.of(path), sweep.digests[name]) for name, path in sweep.files.items()]
+    if not files and not sweep.code:
         return
     try:
-        found = client.run(lacking, recipes, dict(sweep.code), on_error="return")
+        found = client.run(lacking, files, dict(sweep.code), on_error="return")
     except (OSError, TimeoutError, ClosedClientError) as error:
         raise EpsweepError(SCHEDULER_GONE) from error
     for worker, problem in found.items():
@@ -38,11 +39,19 @@ def check_workers(client: Client, sweep: Sweep) -> None:
             raise InputError(f"cluster: worker {worker}: {problem}")
 
 
-def lacking(recipes: Sequence[FileRecipe], code: Mapping[str, str]) -> str:
-    """What this worker cannot read or import, or has in another version; empty where it has all."""
+def lacking(files: Sequence[tuple[FileRecipe, str]], code: Mapping[str, str]) -> str:
+    """What this worker cannot read or import, or has in another version; empty where it has all.
+
+    Parameters
+    ----------
+    files : sequence of tuple of FileRecipe and str
+        Each with the SHA-256 of its file.
+    code : mapping of str to str
+        Digests, by ``module:name``.
+    """
     try:
-        for recipe in recipes:
-            recipe.make()
+        for recipe, digest in files:
+            recipe.require_same(digest)
         require_code(code)
     except InputError as error:
         return str(error)

@@ -3,12 +3,14 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import compress
 from time import monotonic
 
 import numpy as np
 
 from flows.planning import Cells
 from flows.progress import Tally
+from pipeline.errors import InputError, one_line
 from pipeline.experiment import Outcome
 from pipeline.grid import Sweep
 from storage import Writer
@@ -56,18 +58,34 @@ class Record:
             self.write()
 
     def write(self) -> None:
-        """Write all that has been taken."""
+        """Write all that has been taken.
+
+        Raises
+        ------
+        InputError
+            If a file of the sweep has changed; what has been taken of it may be of either contents and is let go.
+        """
         if not self._outcomes:
             return
         started = monotonic()
         cells, outcomes = np.concatenate(self._cells), self._outcomes
         self._cells, self._outcomes = [], []
-        self.writer.write(cells, outcomes)
+        if changed := self.sweep.changed_files():
+            cases = map(self.sweep.case, cells)
+            sound = [not any(label in changed for _, label in case.labels) for case in cases]
+            cells, outcomes = cells[sound], list(compress(outcomes, sound))
+        if outcomes:
+            self.writer.write(cells, outcomes)
         self._due = monotonic() + (monotonic() - started) / _WRITING_SHARE
         failed = sum(outcome.values is None for outcome in outcomes)
         self.tally.failed += failed
         self.tally.done += len(outcomes) - failed
         self._log_progress()
+        if changed:
+            raise InputError(
+                f"file: {one_line(changed[0])} has changed during the run; cells that were finished before are stored: "
+                "restore it and run the same again, or use another --store"
+            )
 
     def log_batch(self, cells: int, seconds: float, worker: str) -> None:
         """Tell the log file of a batch that has come back."""

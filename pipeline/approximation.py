@@ -14,7 +14,7 @@ from pipeline.arithmetic import own_state
 from pipeline.arrays import BlockMatrix, FloatArray, MatrixLike, as_matrix, entries_of
 from pipeline.certificates import CertificateSettings, certified_bound, checked_bound
 from pipeline.embedding import EmbeddingSettings, random_embedding
-from pipeline.errors import InputError
+from pipeline.errors import InputError, one_line, shown
 from pipeline.matrix import FunctionMatrix
 from pipeline.minimax import MinimaxSettings, minimax
 from pipeline.passes import PASSED_ENTRIES, STORED_BYTES, LocalPasses, Passes, max_error_and_norm, max_norm
@@ -195,7 +195,7 @@ def get_method(name: str) -> Method:
         If there is no such method.
     """
     if not isinstance(name, str) or name not in METHODS:
-        raise InputError(f"method: {name!r} is not known; use one of {', '.join(METHODS)}")
+        raise InputError(f"method: {shown(name)} is not known; use one of {', '.join(METHODS)}")
     return METHODS[name]
 
 
@@ -302,13 +302,13 @@ def processors() -> int:
 def checked_rank(rank: object, largest: int, name: str) -> None:
     """Raise InputError unless 1 ≤ rank ≤ `largest`, which has a name."""
     if not isinstance(rank, int | np.integer) or isinstance(rank, bool) or not 1 <= rank <= largest:
-        raise InputError(f"rank: {rank!r} is not an integer between 1 and {name} = {largest}")
+        raise InputError(f"rank: {shown(rank)} is not an integer between 1 and {name} = {largest}")
 
 
 def checked_seed(seed: object) -> None:
     """Raise InputError unless it is a non-negative integer."""
     if not isinstance(seed, int | np.integer) or isinstance(seed, bool) or seed < 0:
-        raise InputError(f"seed: {seed!r} is not a non-negative integer")
+        raise InputError(f"seed: {shown(seed)} is not a non-negative integer")
 
 
 def validated(method: Method, settings: Mapping[str, object]) -> BaseModel:
@@ -317,31 +317,45 @@ def validated(method: Method, settings: Mapping[str, object]) -> BaseModel:
         return method.settings(**settings)
     except ValidationError as error:
         first = error.errors()[0]
-        name = ".".join(map(str, first["loc"]))
+        name = one_line(".".join(map(str, first["loc"])))
         known = ", ".join(method.settings.model_fields)
         raise InputError(
-            f"{name}: {first['input']!r} will not do for method {method.name!r} ({first['msg']}); settings: {known}"
+            f"{name}: {shown(first['input'])} will not do for method {method.name!r} ({first['msg']}); settings: "
+            f"{known}"
         ) from error
+
+
+def parts_of_start(start: Any, remedy: str) -> list[Any]:
+    """The arrays that a start is given as; InputError with the remedy for anything but a sequence."""
+    try:
+        return list(start)
+    except TypeError as error:
+        raise InputError(f"start: {shown(start)} will not do; {remedy}") from error
 
 
 def _checked_start(start: Start, matrix: FloatArray | Passes, rank: int) -> tuple[FloatArray, FloatArray]:
-    pair = (start.left, start.right) if isinstance(start, Approximation) else start
+    remedy = "pass (left, right) or an Approximation"
+    pair = [start.left, start.right] if isinstance(start, Approximation) else parts_of_start(start, remedy)
+    if len(pair) != 2:
+        raise InputError(f"start: {len(pair)} factors are no pair; {remedy}")
     try:
-        left, right = (as_matrix(factor) for factor in pair)
-    except (InputError, TypeError, ValueError) as error:
-        raise InputError(
-            f"start: not a pair of real, finite factors ({error}); pass (left, right) or an Approximation"
-        ) from error
+        left, right = as_matrix(pair[0], "left factor"), as_matrix(pair[1], "right factor")
+    except InputError as error:
+        raise InputError(f"start: not a pair of real, finite factors ({error}); {remedy}") from error
     (k1, q), (k2, columns) = left.shape, right.shape
     if q != columns or q > rank or k1 > matrix.shape[0] or k2 > matrix.shape[1]:
         raise InputError(
             f"start: factors of shapes {left.shape} and {right.shape} do not extend to rank {rank} and shape "
             f"{matrix.shape}; pass equally many columns, at most the rank, and at most as many rows as the matrix"
         )
-    reach, largest = float(np.abs(left).max()) * float(np.abs(right).max()) * q, max_norm(matrix)
-    if not reach <= _FAR * largest:
+    require_near(float(np.abs(left).max()) * float(np.abs(right).max()) * q, max_norm(matrix))
+    return left, right
+
+
+def require_near(reach: float, largest: float) -> None:
+    """Raise InputError for a start whose entries may reach far beyond the largest of F, unless F is zero."""
+    if largest and not reach <= _FAR * largest:
         raise InputError(
-            f"start: its entries may reach {reach:.3g}, far above max|F| = {largest:.3g}; pass factors of an "
+            f"start: its entries may reach {reach:.3g}, far above max|F| = {largest:.3g}; pass that of an "
             "approximation, with columns of like size"
         )
-    return left, right

@@ -122,6 +122,25 @@ class TransposedArray(BlockArray):
         return f"{self.original!r}.T"
 
 
+def bounds_of(ranges: Sequence[slice], shape: Sequence[int]) -> list[tuple[int, int]]:
+    """First place of a contiguous range of every mode, and the one after its last.
+
+    Raises
+    ------
+    InputError
+        If there are not as many ranges as modes, or one is no slice or has another step than 1.
+    """
+    if len(ranges) != len(shape):
+        raise InputError(f"block: {len(ranges)} ranges for a tensor of order {len(shape)}; give one a mode")
+    if wrong := [each for each in ranges if not isinstance(each, slice)]:
+        raise InputError(f"block: {shown(wrong[0])} is no range; give a slice, such as slice(0, 100)")
+    bounds = [each.indices(length) for each, length in zip(ranges, shape, strict=True)]
+    if any(step != 1 for _, _, step in bounds):
+        steps = " and ".join(str(step) for _, _, step in bounds)
+        raise InputError(f"block: steps {steps}; ask for contiguous ranges (step 1)")
+    return [(start, stop) for start, stop, _ in bounds]
+
+
 def entries_of(matrix: Matrix, rows: slice, cols: slice) -> FloatArray:
     """Entries of a contiguous row and column range."""
     return matrix[rows, cols] if isinstance(matrix, np.ndarray) else matrix.block(rows, cols)

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.arithmetic import own_state
 from pipeline.arrays import FloatArray, MatrixLike, as_matrix
-from pipeline.errors import InputError
+from pipeline.errors import InputError, shown
 from pipeline.hadamard_bounds import Certificate, HadamardPolynomial, by_welch_bound, promising
 from pipeline.svd import Decomposition, Decompositions, SVDSettings, lapack_svd
 
@@ -138,7 +138,7 @@ def lower_bound(matrix: MatrixLike, rank: int, bound: Literal["best", "tail"] = 
     values = as_matrix(matrix)
     settings = CertificateSettings(bound=checked_bound(bound))
     if not isinstance(rank, int | np.integer) or isinstance(rank, bool) or rank < 1:
-        raise InputError(f"rank: {rank!r} is not a positive integer")
+        raise InputError(f"rank: {shown(rank)} is not a positive integer")
     return certified_bound(Decompositions(values, SVDSettings(driver="lapack")), int(rank), settings)
 
 
@@ -146,7 +146,7 @@ def checked_bound(bound: object) -> Literal["best", "tail"]:
     """Return a kind of lower bound, or one clear line."""
     if bound == "best" or bound == "tail":
         return bound
-    raise InputError(f"bound: {bound!r} is not known; use 'best' or 'tail'")
+    raise InputError(f"bound: {shown(bound)} is not known; use 'best' or 'tail'")
 
 
 def certified_bound(decompositions: Decompositions, rank: int, settings: CertificateSettings) -> float:

@@ -4,6 +4,9 @@ Everything that an array may say beside its numbers (which of them are masked, t
 by `numpy.asarray`: it is refused here in one line. Libraries are known by their protocols, none of them is imported.
 """
 
+import base64
+import math
+import struct
 from collections.abc import Sequence
 from typing import Any
 
@@ -45,10 +48,10 @@ def plain_array(values: Any, place: str) -> npt.NDArray[Any]:
                 "numpy.ndarray"
             )
         return np.asarray(values)
-    if isinstance(values, list | tuple):
-        return _of_rows(values, place)
     if isinstance(values, _SCALARS):
         return np.asarray(values)
+    if _has_rows(values):
+        return _of_rows(values, place)
     return _of_other_library(values, place)
 
 
@@ -71,6 +74,11 @@ def _unmasked(values: np.ma.MaskedArray[Any, Any], place: str) -> npt.NDArray[An
     return np.ma.getdata(values, subok=False)
 
 
+def _has_rows(values: object) -> bool:
+    """Whether it is a list, a tuple, a deque or the like."""
+    return isinstance(values, Sequence) and not isinstance(values, memoryview)
+
+
 def _of_rows(rows: Sequence[Any], place: str) -> npt.NDArray[Any]:
     try:
         return np.asarray(_plain_rows(rows, place, 1))
@@ -85,10 +93,10 @@ def _plain_rows(rows: Sequence[Any], place: str, depth: int) -> Sequence[Any]:
     found: list[Any] = []
     for position, each in enumerate(rows):
         here = f"{place}[{position}]"
-        if isinstance(each, list | tuple):
-            found.append(_plain_rows(each, here, depth + 1))
+        if isinstance(each, _SCALARS):
+            found.append(each)
         else:
-            found.append(each if isinstance(each, _SCALARS) else plain_array(each, here))
+            found.append(_plain_rows(each, here, depth + 1) if _has_rows(each) else plain_array(each, here))
     return found
 
 
@@ -101,14 +109,57 @@ def _of_other_library(values: Any, place: str) -> npt.NDArray[Any]:
             raise InputError(f"{place}: a {_kind(values)} is sparse; pass its .{method}()")
     if hasattr(kind, "data_vars"):
         raise InputError(f"{place}: a {_kind(values)} holds several arrays; pass one of them, by its name")
-    if hasattr(kind, "dims") and hasattr(kind, "data"):  # of xarray
-        return plain_array(values.data, place)
+    if hasattr(kind, "attrs") and hasattr(kind, "dtype") and not hasattr(kind, "iloc"):  # of xarray, Zarr or HDF5
+        return _of_attributes(values, place)
     if hasattr(kind, "__dask_graph__"):
         return plain_array(values.compute(), place)
-    if hasattr(kind, "iloc") and hasattr(kind, "columns"):  # of pandas
-        return _of_columns(values, place)
+    if hasattr(kind, "iloc"):  # of pandas
+        return _of_columns(values, place) if hasattr(kind, "columns") else _of_columns(values.to_frame(), place)[:, 0]
     _refuse_unit(values, place)  # of an object, where those of columns and attributes are no longer taken for one
     return _converted(values, place)
+
+
+def missing_values(array: Any, subject: str) -> set[float]:
+    """What stands for missing entries by the attributes of CF; InputError if entries stand for others.
+
+    Parameters
+    ----------
+    array : array with ``attrs``
+        Of xarray, Zarr or HDF5; any other has none.
+    subject : str
+        How a message that is about the array begins.
+    """
+    attributes = dict(getattr(array, "attrs", {}))
+    coded = [name for name in ("scale_factor", "add_offset", "_Unsigned") if name in attributes]
+    if coded or " since " in str(attributes.get("units", "")):
+        raise InputError(
+            f"{subject} holds codes of its entries ({', '.join(coded) or 'units'}: "
+            f"{one_line(attributes[coded[0] if coded else 'units'], 40)}); give the numbers themselves"
+        )
+    given = [attributes[name] for name in ("_FillValue", "missing_value") if name in attributes]
+    if "_FillValue" not in attributes and "_ARRAY_DIMENSIONS" in attributes:  # of xarray in Zarr's format 2
+        given.append(array.fill_value)
+    found = {_number(each, array.dtype) for value in given for each in np.atleast_1d(value).tolist()}
+    return {each for each in found if not math.isnan(each)}  # NaN is refused wherever it stands
+
+
+def _number(value: Any, dtype: np.dtype[Any]) -> float:
+    """A value of an attribute, in the precision of the entries that it is compared with."""
+    if value is None:
+        return math.nan
+    if isinstance(value, str) and dtype.kind == "f":  # of xarray in Zarr's format 3
+        value = struct.unpack("<d", base64.b64decode(value))[0]
+    return float(dtype.type(value) if dtype.kind == "f" else value)
+
+
+def _of_attributes(values: Any, place: str) -> npt.NDArray[Any]:
+    """Values of an array with attributes, none of which may say that they are others."""
+    real = getattr(values.dtype, "kind", "") in REAL
+    missing = missing_values(values, f"{place}: it") if real else set()
+    array = plain_array(values.data, place) if hasattr(values, "dims") else _converted(values, place)
+    if found := [each for each in missing if (array == each).any()]:
+        raise InputError(f"{place}: entries of {found[0]:g} stand for missing ones; fill them, or leave their rows out")
+    return array
 
 
 def _refuse_unit(values: Any, place: str) -> None:

@@ -122,14 +122,14 @@ def _assertion(frame: FrameType, line: int) -> str:
     """Source of the assert statement at a line; empty where it cannot be read."""
     try:
         tree = ast.parse("".join(linecache.getlines(frame.f_code.co_filename, frame.f_globals)))
-    except (SyntaxError, ValueError):
+        found = [
+            node
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Assert) and node.lineno <= line <= (node.end_lineno or node.lineno)
+        ]
+        return one_line(ast.unparse(found[-1])) if found else ""
+    except (SyntaxError, ValueError, RecursionError):  # the last of an expression that is nested deeply
         return ""
-    found = [
-        node
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Assert) and node.lineno <= line <= (node.end_lineno or node.lineno)
-    ]
-    return one_line(ast.unparse(found[-1])) if found else ""
 
 
 def _first_of(error: BaseException) -> BaseException:

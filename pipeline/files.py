@@ -1,11 +1,9 @@
 """A user's own matrix or tensor in a file: a NumPy array on disk, or a Zarr array, alone or in a group."""
 
-import base64
 import hashlib
 import importlib
 import math
 import os
-import struct
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -18,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.arithmetic import own_state
-from pipeline.arrays import BlockArray, FloatArray, check_finite
+from pipeline.arrays import BlockArray, FloatArray, bounds_of, check_finite
+from pipeline.containers import REAL, missing_values
 from pipeline.errors import InputError, one_line
 from pipeline.passes import STORED_BYTES
 
@@ -54,7 +53,7 @@ class _NpyFile:
             raise ValueError("it is shorter than its header says")
 
     def __getitem__(self, ranges: tuple[slice, ...]) -> npt.NDArray[Any]:
-        bounds = [each.indices(n)[:2] for each, n in zip(ranges, self.shape, strict=True)]
+        bounds = bounds_of(ranges, self.shape)
         if self._fortran:
             return self._read(bounds[::-1], self.shape[::-1]).T
         return self._read(bounds, self.shape)
@@ -111,23 +110,6 @@ def _reader(path: str) -> Any:
     return _READERS.get(place.suffix, _open_zarr if within else None)
 
 
-def _missing_value(array: Any, path: str) -> float | None:
-    """What stands for missing entries by the attributes that xarray writes; InputError if entries stand for others."""
-    attributes = dict(getattr(array, "attrs", {}))
-    coded = [name for name in ("scale_factor", "add_offset") if name in attributes]
-    if coded or " since " in str(attributes.get("units", "")):
-        raise InputError(
-            f"file: {path} holds codes of its entries ({', '.join(coded) or 'units'}: "
-            f"{one_line(attributes[coded[0] if coded else 'units'], 40)}); write the numbers themselves"
-        )
-    value = attributes.get("_FillValue", attributes.get("missing_value"))
-    if value is None and "_ARRAY_DIMENSIONS" in attributes:  # of xarray in format 2
-        value = array.fill_value
-    if isinstance(value, str) and array.dtype.kind == "f":  # in format 3
-        value = struct.unpack("<d", base64.b64decode(value))[0]
-    return None if value is None or math.isnan(float(value)) else float(value)  # NaN is refused wherever it stands
-
-
 @dataclass(frozen=True)
 class FileRecipe:
     """A file of entries, in a form that can be sent to where it is worked on.
@@ -138,7 +120,7 @@ class FileRecipe:
         Absolute.
     shape : tuple of int
     stamp : int
-        Of the contents, where it was made: whoever keeps entries keeps them under it.
+        Of names, sizes and times, where it was made: whoever keeps entries keeps them under it.
     """
 
     path: str
@@ -148,7 +130,9 @@ class FileRecipe:
     @classmethod
     def of(cls, path: str) -> "FileRecipe":
         """Look at a file."""
-        return cls(path, FileMatrix(path).shape, hash(_stamps(path)))
+        shape = FileMatrix(path).shape
+        stamp = hashlib.sha256(repr(_stamps(path)).encode(errors="surrogateescape")).digest()
+        return cls(path, shape, int.from_bytes(stamp[:8], "big"))
 
     def make(self) -> "FileMatrix":
         """The matrix or tensor.
@@ -165,6 +149,21 @@ class FileRecipe:
                 "started; give every machine the same file"
             )
         return matrix
+
+    def require_same(self, digest: str) -> None:
+        """Raise InputError unless the file has the SHA-256 here too; it is read only if its stamp is another one.
+
+        Parameters
+        ----------
+        digest : str
+            Of the file where the run was started.
+        """
+        self.make()
+        if FileRecipe.of(self.path) != self and sha256_of(self.path) != digest:
+            raise InputError(
+                f"file: {one_line(self.path)} has other contents here than where the run was started; give every "
+                "machine the same file"
+            )
 
 
 @dataclass(frozen=True)
@@ -184,7 +183,7 @@ class FileMatrix(BlockArray):
 
     path: str
     _values: Any = field(init=False, repr=False, compare=False)
-    _missing: float | None = field(init=False, repr=False, compare=False)
+    _missing: set[float] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         reader, name = _reader(self.path), one_line(self.path)
@@ -193,7 +192,7 @@ class FileMatrix(BlockArray):
         try:
             values = reader(self.path)
             dtype, shape = np.dtype(values.dtype), tuple(values.shape)
-            object.__setattr__(self, "_missing", _missing_value(values, name))
+            object.__setattr__(self, "_missing", missing_values(values, f"file: {name}"))
         except (ImportError, InputError):
             raise
         except Exception as error:  # of the library that reads it
@@ -201,7 +200,7 @@ class FileMatrix(BlockArray):
                 f"file: {name} cannot be read ({type(error).__name__}: {one_line(error)}); name an array that every "
                 "worker can read, beside the spec or with its whole path"
             ) from error
-        if dtype.kind not in "fiub" or len(shape) < 2 or 0 in shape:
+        if dtype.kind not in REAL or len(shape) < 2 or 0 in shape:
             raise InputError(
                 f"file: {name} holds {one_line(dtype, 80)} of shape {shape}; give real numbers of two or more "
                 "dimensions"
@@ -226,12 +225,12 @@ class FileMatrix(BlockArray):
         Raises
         ------
         InputError
-            If one of them is missing, NaN or infinite.
+            If one of them is missing, NaN or infinite, a step is not 1, or there are not as many ranges as modes.
         """
+        starts = [start for start, _ in bounds_of(ranges, self.shape)]
         block = np.array(self._values[ranges], dtype=np.float64, order="C")
-        if self._missing is not None:
-            block[block == self._missing] = np.nan
-        starts = [each.indices(n)[0] for each, n in zip(ranges, self.shape, strict=True)]
+        for each in self._missing:
+            block[block == each] = np.nan
         check_finite(block, f"file {one_line(self.path)}", starts)
         return block
 

@@ -109,6 +109,17 @@ class Sweep:
         """SHA-256 of each file, by label, when it was first asked for."""
         return {name: sha256_of(path) for name, path in self.files.items()}
 
+    def changed_files(self) -> list[str]:
+        """Labels of the files that have other contents than those of `digests`, or are gone; none is read twice."""
+        changed = []
+        for name, path in self.files.items():
+            try:
+                same = sha256_of(path) == self.digests[name]
+            except InputError:
+                same = False
+            changed += [] if same else [name]
+        return changed
+
     def columns(self, cells: npt.NDArray[np.intp]) -> dict[str, npt.NDArray[Any]]:
         """Labels of cells given by their indices, shape (number of cells, number of axes)."""
         return {

@@ -5,7 +5,7 @@ import re
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from importlib.machinery import BYTECODE_SUFFIXES, SOURCE_SUFFIXES
+from importlib.machinery import BYTECODE_SUFFIXES, SOURCE_SUFFIXES, all_suffixes
 from importlib.metadata import packages_distributions, requires, version
 from pathlib import Path
 from typing import Any
@@ -22,12 +22,13 @@ from pipeline.own_modules import (
     keep_sources,
     own_folders,
     owner_of,
-    spec_of,
 )
 from pipeline.syntax import Import, Source, read_source
 
+_NAME = re.compile(r"[^.:\s]+(\.[^.:\s]+)*:[^.:\s]+")
 _MOST_BESIDE = 2000  # modules in the folder of one that imports by computed names
 _BYTECODE_HEAD = 16  # bytes: times and flags
+_MODULES = tuple(all_suffixes())
 
 
 def imported(field: str, name: str, places: str = "beside the spec, in the working directory or on PYTHONPATH") -> Any:
@@ -49,22 +50,35 @@ def imported(field: str, name: str, places: str = "beside the spec, in the worki
         If that fails, or the module is hidden by one of Python, of an installed package or of this package.
     """
     module, _, attribute = name.partition(":")
-    top = module.partition(".")[0]
+    if not _NAME.fullmatch(name):
+        raise InputError(f"{field}: {shown(name)} cannot be imported; write module:name, such as mine:f")
     try:
-        if (loaded := sys.modules.get(module)) is not None and is_own(spec_of(module, loaded).origin):
-            return getattr(loaded, attribute)
+        if module in sys.modules and (found := find_module(module)) is not None and is_own(found.origin):
+            return getattr(sys.modules[module], attribute)
         keep_sources()
-        hidden = hidden_by(top, own_folders())
+        hidden = hidden_by(module.partition(".")[0], own_folders())
         if hidden is None:
             return getattr(import_undisturbed(module), attribute)
     except BaseException as error:
         if stops(error):
             raise
         reason = f"{field}: {shown(name)} cannot be imported ({one_line(failure_of(error, [module]).message, 300)})"
-        if isinstance(error, AttributeError) and (found := find_module(top)) and not is_own(found.origin):
-            raise InputError(f"{reason}; {owner_of(top)}: give a module of your own another name") from error
-        raise InputError(f"{reason}; put {one_line(module, 80)}.py {places}") from error
+        raise InputError(f"{reason}; {_remedy(module, attribute, places)}") from error
     raise InputError(f"{field}: {shown(name)}: {hidden}")
+
+
+def _remedy(module: str, attribute: str, places: str) -> str:
+    """What to do where something cannot be imported: its module is not there, lacks it, or fails."""
+    top = module.partition(".")[0]
+    above, found = find_module(top), find_module(module)
+    if above is not None and not is_own(above.origin) and (found is None or module in sys.modules):
+        return f"{owner_of(top)}: give a module of your own another name"
+    if found is None:
+        return f"put {one_line(module.replace('.', '/'), 80)}.py {places}"
+    place = one_line(found.origin or module)
+    if module in sys.modules:
+        return f"define {one_line(attribute, 80)} in {place}, or name what is there"
+    return f"mend {place}, or install what it imports"
 
 
 def code_digest(name: str) -> str:
@@ -187,18 +201,20 @@ def _with_parents(name: str) -> list[str]:
 
 
 def _modules_beside(part: _Part) -> Iterator[str]:
-    """All modules in the folder of a module, and in packages there."""
+    """All modules in the folder of a module, and in folders of modules there."""
     folder, waiting = Path(part.origin).parent, [(Path(part.origin).parent, part.package)]
-    count = 0
+    count, seen = 0, {folder.resolve()}
     while waiting:
         place, package = waiting.pop()
         for path in sorted(place.iterdir()):
             name = path.name.partition(".")[0]
             full = f"{package}.{name}" if package else name
-            if path.is_dir() and (path / "__init__.py").is_file():
-                waiting.append((path, full))
-                yield full
-            elif path.suffix == ".py" and name != "__init__":
+            if path.is_dir():
+                if name == path.name and any(path.glob("*.py")) and path.resolve() not in seen:
+                    seen.add(path.resolve())
+                    waiting.append((path, full))
+                    yield full
+            elif path.name.endswith(_MODULES) and name != "__init__":
                 yield full
             count += 1
         if count > _MOST_BESIDE:

@@ -26,7 +26,7 @@ _FINDING = threading.Lock()
 
 def find_module(name: str) -> ModuleSpec | None:
     """Specification of a module: as it was imported, or as it would be, without importing its parents."""
-    if (module := sys.modules.get(name)) is not None:
+    if isinstance(module := sys.modules.get(name), ModuleType):  # or what a module has put in its place
         return spec_of(name, module)
     parent, _, _ = name.rpartition(".")
     path: Sequence[str] | None = None
@@ -37,9 +37,21 @@ def find_module(name: str) -> ModuleSpec | None:
         path = found.submodule_search_locations
     for finder in sys.meta_path:
         find = getattr(finder, "find_spec", None)
-        if find is not None and (spec := find(name, path)) is not None:
+        try:
+            spec = None if find is None else find(name, path)
+        except KeyError:  # of a folder without a module of its own, for which Python asks the parent, if it is imported
+            spec = _folder_spec(name, path or ())
+        if spec is not None:
             return spec  # type: ignore[no-any-return]
     return None
+
+
+def _folder_spec(name: str, path: Sequence[str]) -> ModuleSpec:
+    """Specification of a folder without a module of its own."""
+    spec = ModuleSpec(name, None, is_package=True)
+    folders = [Path(each) / name.rpartition(".")[2] for each in path]
+    spec.submodule_search_locations = [str(each) for each in folders if each.is_dir()]
+    return spec
 
 
 def spec_of(name: str, module: ModuleType) -> ModuleSpec:

@@ -11,7 +11,7 @@ from functools import lru_cache
 _BY_NAME = frozenset({"import_module", "__import__", "run_module"})  # whose first argument names the module
 _BY_PATH = frozenset(
     {"exec", "run_path", "spec_from_file_location", "module_from_spec", "iter_modules", "walk_packages"}
-    | {"SourceFileLoader", "SourcelessFileLoader", "ExtensionFileLoader"}
+    | {"resolve_name", "load_source", "SourceFileLoader", "SourcelessFileLoader", "ExtensionFileLoader"}
 )
 _WITH_DOCSTRING = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 _FORM = frozenset({"ctx", "kind", "type_comment", "type_ignores"})  # fields that say nothing of what is computed
@@ -101,9 +101,12 @@ def _called(function: ast.AST) -> str:
 
 
 def _literal(call: ast.Call) -> str:
-    """The text that a call is given first; empty where it is anything else."""
+    """The module that a call names in a text; empty where it is anything else, or depends on what else is given."""
     given = [*call.args, *(each.value for each in call.keywords if each.arg in ("name", "mod_name"))]
     first = given[0] if given else None
+    others = [each for each in (*call.args, *(each.value for each in call.keywords)) if each is not first]
+    if not all(isinstance(each, ast.Name) and each.id == "__package__" for each in others):
+        return ""
     return first.value if isinstance(first, ast.Constant) and isinstance(first.value, str) else ""
 
 

@@ -11,10 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.arithmetic import own_state
-from pipeline.arrays import BlockArray, FloatArray, check_finite
+from pipeline.arrays import BlockArray, FloatArray, bounds_of, check_finite
 from pipeline.blas import one_blas_thread
 from pipeline.errors import InputError, shown
 from pipeline.functions import FunctionLike, GeneratingFunction, as_function
+from pipeline.ranges import MAX_INTEGER
 from pipeline.sampling import HELD_BYTES, SampledPoints, Sampling, get_sampling
 
 _TILES = {2: 256, 3: 64, 4: 32}  # entries are always computed in whole tiles, so a block's size never changes a value
@@ -69,30 +70,25 @@ class FunctionTensor(BlockArray):
         InputError
             If a step is not 1, there are not as many ranges as modes, or an entry is NaN or infinite.
         """
-        if len(ranges) != len(self.points):
-            raise InputError(f"block: {len(ranges)} ranges for a tensor of order {len(self.points)}; give one a mode")
-        bounds = [each.indices(n) for each, n in zip(ranges, self.shape, strict=True)]
-        if any(step != 1 for _, _, step in bounds):
-            steps = " and ".join(str(step) for _, _, step in bounds)
-            raise InputError(f"block: steps {steps}; ask for contiguous ranges (step 1)")
-        block = np.empty([max(stop - start, 0) for start, stop, _ in bounds])
+        bounds = bounds_of(ranges, self.shape)
+        block = np.empty([max(stop - start, 0) for start, stop in bounds])
         side = tile_side(len(bounds))
         images: dict[_Index, list[_Index]] = {}  # of each tile that has to be computed
         if block.size:
-            for index in product(*(range(start // side, -(-stop // side)) for start, stop, _ in bounds)):
+            for index in product(*(range(start // side, -(-stop // side)) for start, stop in bounds)):
                 images.setdefault(self._canonical(index), []).append(index)
 
         def fill(canonical: _Index) -> None:
             tile = self._tile(canonical)
             for index in images[canonical]:
-                places = [_overlap(i * side, start, stop) for i, (start, stop, _) in zip(index, bounds, strict=True)]
+                places = [_overlap(i * side, start, stop) for i, (start, stop) in zip(index, bounds, strict=True)]
                 part = tile.transpose(_order_of(index, canonical))[tuple(inside for _, inside in places)]
                 corners = [corner for corner, _ in places]
                 block[tuple(slice(at, at + size) for at, size in zip(corners, part.shape, strict=True))] = part
 
         with one_blas_thread() as threads:
             _for_each(fill, images, threads if self.function.built_in else 1)
-        check_finite(block, f"function {self.function.name}", [start for start, _, _ in bounds])
+        check_finite(block, f"function {self.function.name}", [start for start, _ in bounds])
         return block
 
     def __repr__(self) -> str:
@@ -220,6 +216,8 @@ def sample_points(
     for name, value, least in (("m", m, 1), ("n", n, 1), ("seed", seed, 0)):
         if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < least:
             raise InputError(f"{name}: {shown(value)} is not an integer of at least {least}")
+        if value > MAX_INTEGER and name != "seed":
+            raise InputError(f"{name}: {shown(value)} is too large; give at most {MAX_INTEGER}")
     sampling = sampling if isinstance(sampling, Sampling) else get_sampling(sampling)
     sides = [
         SampledPoints(sampling, side, int(m), int(seed), int(n)) for side in range(1 if sampling.symmetric else order)

@@ -2,14 +2,23 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, reduce
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from typing_extensions import TypeAliasType
 
-from pipeline.approximation import checked_rank, checked_seed, described, get_method, relative, validated
+from pipeline.approximation import (
+    checked_rank,
+    checked_seed,
+    described,
+    get_method,
+    parts_of_start,
+    relative,
+    require_near,
+    validated,
+)
 from pipeline.arithmetic import own_state
 from pipeline.arrays import BlockArray, FloatArray, as_tensor
 from pipeline.certificates import CertificateSettings, certified_bound, checked_bound, tail_bound
@@ -229,7 +238,8 @@ def approximate_tensor(
     problem = TensorProblem(values, options if isinstance(options, SVDSettings) else None, int(seed))
     if start is not None and method != "minimax":
         raise InputError(f"start: method {method!r} begins from no given cores; use 'minimax', or leave start out")
-    given = None if start is None else _checked_start(start, values.shape, int(rank))
+    norm = max_norm(unfolding(values, 1))
+    given = None if start is None else _checked_start(start, values.shape, int(rank), norm)
     cores, errors, stopped = find_train(problem, int(rank), method, options, int(seed), given)
     return TensorApproximation(
         cores,
@@ -238,17 +248,18 @@ def approximate_tensor(
         len(errors),
         np.array(errors),
         stopped,
-        max_norm(unfolding(values, 1)),
+        norm,
     )
 
 
-def _checked_start(start: TrainStart, shape: tuple[int, ...], rank: int) -> Cores:
-    """Cores of a train of the shape, of at most the rank."""
-    given = start.cores if isinstance(start, TensorApproximation) else start
+def _checked_start(start: TrainStart, shape: tuple[int, ...], rank: int, largest: float) -> Cores:
+    """Cores of a train of the shape, of at most the rank, with entries that are not far beyond the largest."""
+    remedy = "pass the cores of a train, or a TensorApproximation"
+    given = start.cores if isinstance(start, TensorApproximation) else parts_of_start(start, remedy)
     try:
         cores = tuple(as_tensor(core, f"core {k}") for k, core in enumerate(given))
-    except (InputError, TypeError) as error:
-        raise InputError(f"start: not the cores of a train ({error}); pass them, or a TensorApproximation") from error
+    except InputError as error:
+        raise InputError(f"start: not the cores of a train ({error}); {remedy}") from error
     sizes = [core.shape for core in cores]
     ranks = [1, *(size[-1] for size in sizes)]
     if (
@@ -262,4 +273,6 @@ def _checked_start(start: TrainStart, shape: tuple[int, ...], rank: int) -> Core
             f"start: cores of shapes {shown(sizes)} are no train of shape {shape} and TT rank at most {rank}; pass "
             "cores of shape (q_{k-1}, n_k, q_k) with q_0 = q_d = 1"
         )
+    reach = reduce(np.matmul, (np.abs(core).max(axis=1) for core in cores))
+    require_near(float(reach[0, 0]), largest)
     return cores

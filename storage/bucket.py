@@ -55,15 +55,15 @@ def parse_url(text: str) -> "Bucket":
         )
     if "?" in text or "#" in text:
         raise StoreError("store: the URL has a query or a fragment; give s3://bucket/key alone")
-    parts = urlsplit(text)
-    key = parts.path.removeprefix("/").removesuffix("/")
-    if not _BUCKET.fullmatch(parts.netloc):
-        raise StoreError(f"store: {shown(parts.netloc)} is not the name of a bucket; give s3://bucket/key")
+    bucket, _, key = text.partition("://")[2].partition("/")
+    key = key.removesuffix("/")
+    if not _BUCKET.fullmatch(bucket):
+        raise StoreError(f"store: {shown(bucket)} is not the name of a bucket; give s3://bucket/key")
     if not key or not all(_KEY_PART.fullmatch(part) for part in key.split("/")):
         raise StoreError(
             f"store: {shown(key)} will not do as a key; give s3://bucket/key of letters, digits and ._- without '..'"
         )
-    return Bucket(parts.netloc, key)
+    return Bucket(bucket, key)
 
 
 class Bucket(Location):

@@ -23,7 +23,7 @@ def export(ds: xr.Dataset, target: str | Path) -> int:
     Parameters
     ----------
     ds : xarray.Dataset
-        Results, as `open_results` returns them.
+        Results, as `open_results` returns them, or a part of them.
     target : str or Path
         ``.nc`` and ``.zarr`` keep the grid: a box over the labels that have cells, of which empty parts take no space.
         ``.parquet`` and ``.csv`` hold a row a finished or failed cell. Its folder is made if there is none; it appears
@@ -37,7 +37,7 @@ def export(ds: xr.Dataset, target: str | Path) -> int:
     Raises
     ------
     StoreError
-        If the ending is none of these, or the target cannot be written.
+        If the ending is none of these, the target cannot be written, or the results are none or cannot be stored so.
     """
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]*:/", str(target)):
         raise StoreError(f"export: {target} is a URL; give a local path, and copy what is written there")
@@ -47,6 +47,7 @@ def export(ds: xr.Dataset, target: str | Path) -> int:
         raise StoreError(f"export: {target.name!r} has no known ending; use one of {', '.join(writers)}")
     if target.suffix == ".zarr" and target.exists():
         raise StoreError(f"export: {target} exists; remove it or name another")
+    _require_results(ds)
     status = ds["status"].load()  # before the values, which a live store writes first
     try:
         with _appearing(target) as unfinished:
@@ -54,7 +55,21 @@ def export(ds: xr.Dataset, target: str | Path) -> int:
     except (OSError, RuntimeError) as error:  # netCDF raises the latter on a full disk
         reason = error.strerror if isinstance(error, OSError) and error.strerror else one_line(error)
         raise StoreError(f"export: {target} cannot be written ({reason}); name another place") from error
+    except (TypeError, ValueError) as error:  # of xarray and of the formats, about what was added to the results
+        raise StoreError(
+            f"export: {target.suffix} cannot hold these results ({one_line(error)}); change that"
+        ) from error
     return int((status == Status.DONE).sum())
+
+
+def _require_results(ds: xr.Dataset) -> None:
+    """Raise StoreError for a dataset of another kind, or one from which `where` or a selection took the status."""
+    if "status" not in ds:
+        raise StoreError("export: status is not in the dataset; give what open_results returns, or write it by xarray")
+    if not ds["status"].size:
+        raise StoreError(f"export: no cells are left, {dict(ds['status'].sizes)}; select labels that there are")
+    if ds["status"].dtype.kind not in "iu":
+        raise StoreError(f"export: status is {ds['status'].dtype}, as after where(); select by sel() or isel() instead")
 
 
 @contextmanager

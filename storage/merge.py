@@ -12,7 +12,7 @@ from pipeline.grid import CODE, positions
 from storage import provenance
 from storage.agreement import Changed, changed_code, check_identity, code_of, has_finished, require_same_code
 from storage.document import Document, read_document
-from storage.growth import extend
+from storage.growth import damage_lines, extend
 from storage.location import Location, locate
 from storage.results import CellFile, Index, experiment_of
 from storage.schema import Status
@@ -38,6 +38,9 @@ class Merged:
         Those of them whose values differ; they kept the value of the store merged into.
     examples : tuple of str
         The first few of these, by their labels.
+    damaged : tuple of str
+        What was damaged in the two, a line each: cells of the other that were not copied, and of the store merged into
+        that are missing now, unless the other had them.
     """
 
     copied: int
@@ -45,6 +48,7 @@ class Merged:
     kept: int
     differing: int
     examples: tuple[str, ...]
+    damaged: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         """One line for the command line."""
@@ -121,10 +125,11 @@ def _agree(target: Location, source: Location, *, accept_code: bool) -> tuple[Do
 
 
 def _copy(target: Location, ours: Document, source: Location, theirs: Document, status: npt.NDArray[np.int8]) -> Merged:
-    """Copy cells, quantity by quantity, and the status last."""
+    """Copy cells, quantity by quantity, and the status last; a document says what was damaged in its store."""
     found, have = theirs.verified(source), ours.verified(target)
     read_array(found, "status")
     damaged = set(found.damaged)  # the status given vouches for none of these
+    lost = [*theirs.notes, *damage_lines(found.damaged.values())]
     box = np.ix_(*(positions(ours.labels[axis], labels) for axis, labels in theirs.labels.items()))
     before = read_array(have, "status")[box]
     done = (status == Status.DONE) & (before != Status.DONE)
@@ -152,4 +157,5 @@ def _copy(target: Location, ours: Document, source: Location, theirs: Document, 
         ", ".join(f"{axis}={labels[i]}" for (axis, labels), i in zip(theirs.labels.items(), cell, strict=True))
         for cell in np.argwhere(differing)[:_NAMED]
     ]
-    return Merged(int(done.sum()), int(failed.sum()), int(both.sum()), int(differing.sum()), tuple(examples))
+    lines = (*(f"{target}: {line}" for line in ours.notes), *(f"{source}: {line}" for line in lost))
+    return Merged(int(done.sum()), int(failed.sum()), int(both.sum()), int(differing.sum()), tuple(examples), lines)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import select
 import shutil
 import signal
@@ -21,6 +22,8 @@ import pytest
 import xarray as xr
 from distributed import LocalCluster
 
+from flows.deploy import _schedules
+from pipeline.errors import InputError
 from tests.conftest import FUNCTIONS
 from tests.flows.processes import eventually
 
@@ -322,6 +325,20 @@ def test_killed_command_line_run_is_marked_crashed_by_its_successor(service):
     assert kind == "CRASHED"
     assert second in message
     assert service.state(second)[0] == "COMPLETED"
+
+
+@pytest.mark.parametrize("cron", ["0 0 3 * * *", "* * * *", "", "99 * * * *", "R * * * *"])
+def test_schedule_that_is_none_of_five_fields_is_refused(cron):
+    """Among them one with a first field for seconds, as other schedulers have it: Prefect would take it for another."""
+    assert len(_schedules(["@daily", "0 3 * * *"], [60])) == 3
+    with pytest.raises(InputError, match=rf"^cron: {re.escape(repr(cron))} will not do; write five fields, such as"):
+        _schedules(["0 3 * * *", cron], [])
+
+
+@pytest.mark.parametrize("seconds", [0, 59, 365 * 86400 + 1, 10**30])
+def test_interval_that_is_not_between_a_minute_and_a_year_is_refused(seconds):
+    with pytest.raises(InputError, match=f"^interval: {seconds} s will not do; give 60 to 31536000$"):
+        _schedules([], [60, seconds])
 
 
 def test_schedules_and_crash_detection_are_registered(service):

@@ -19,10 +19,10 @@ from flows.handover import Handed, HandOver
 from flows.launch import RESTARTING
 from flows.planning import Batch
 from flows.progress import Tally
-from pipeline.errors import Interrupted
+from pipeline.errors import InputError, Interrupted
 from pipeline.experiment import Outcome
 from pipeline.grid import parse_sweep
-from storage import Status, Writer, sweep_status
+from storage import Status, Writer, open_results, sweep_status
 from tests.support import calls, within_flow
 
 LOOPBACK = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0", "worker_dashboard_address": "127.0.0.1:0"}
@@ -243,12 +243,35 @@ def test_cell_that_comes_twice_keeps_its_first_outcome(dispatcher):
     dispatcher._record.write()
     assert sent.left.cells.tolist() == cells[9:].tolist()
     assert dispatcher.tally.done == 9
-    from storage import open_results
-
     ds = open_results(dispatcher.writer._file._location.path)
     found = ds["epsilon"].values[tuple(cells.T)]
     assert found[:9].tolist() == [2.0, 2.0, 3.0, 3.0, 1.0, 1.0, 1.0, 5.0, 5.0]
     assert np.isnan(found[9])
+
+
+@pytest.mark.parametrize("change", ["other contents", "gone", "touched"])
+def test_cells_of_a_file_that_changes_during_the_run_are_not_stored(tmp_path, change):
+    """They may be of either contents, and the store is one of those at the start; all others are written."""
+    path = tmp_path / "data.npy"
+    np.save(path, np.eye(6))
+    block = "  - {function: FILE r: [2], method: [svd], seeds: 1}\n"
+    text = "name: t\ngrid:\n" + block.replace("FILE", "{file: data.npy},")
+    text += block.replace("FILE", "[gaussian], sampling: [ball-symmetric], m: [2], n: [6],")
+    sweep = parse_sweep(text, folder=tmp_path)
+    cells = np.argwhere(sweep.wanted)
+    with Writer.open(tmp_path / "s.zarr", sweep) as writer:
+        this = Dispatcher(sweep, writer, None, Tally(2), lambda: None)
+        this._record.add(cells, outcomes(this, 2, 1.0))
+        if change == "touched":
+            os.utime(path, ns=(0, 1))
+            this._record.write()
+        else:
+            np.save(path, np.ones((6, 6))) if change == "other contents" else path.unlink()
+            with pytest.raises(InputError, match=r"^file: data.npy has changed during the run; .* another --store$"):
+                this._record.write()
+    done = open_results(tmp_path / "s.zarr")["status"] == Status.DONE
+    assert this.tally.done == int(done.sum()) == (2 if change == "touched" else 1)
+    assert bool(done.sel(function="gaussian").any())
 
 
 def test_batch_of_a_dead_worker_is_set_aside_without_what_it_had_handed_over(dispatcher):

@@ -107,9 +107,14 @@ CASES = {
     ),
     "server in a profile": Case(
         {"PREFECT_HOME": "{folder}"},
-        {"profiles.toml": f'active = "x"\n[profiles.x]\nPREFECT_API_URL = "{API}"'.encode()},
+        {
+            "profiles.toml": f'active = "x"\n[profiles.x]\nPREFECT_API_URL = "{API}"'.encode(),
+            ".env": b"DATABASE_URL=postgres://x",  # neither of which is of Prefect
+            "pyproject.toml": b"[project.urls]\nHomepage = 'http://x'",
+        },
         wrong="unset PREFECT_API_URL in {folder}/profiles.toml",
     ),
+    "PREFECT_HOME of nobody": Case({"PREFECT_HOME": "~no-such-user/x"}, wrong="mend PREFECT_HOME"),
     "profile that is none": Case(
         {"PREFECT_PROFILE": "x"}, wrong="PREFECT_PROFILE: there is no profile 'x'; use one of"
     ),

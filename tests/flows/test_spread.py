@@ -242,7 +242,9 @@ def test_tasks_have_several_groups_where_there_are_many_and_find_the_same(client
 def test_worker_that_reads_another_file_is_named_before_cells_are_sent(client, tmp_path):
     np.save(tmp_path / "data.npy", np.ones((6, 4)))
     recipe = FileRecipe.of(str(tmp_path / "data.npy"))
-    assert set(client.run(lacking, [recipe], {}).values()) == {""}
+    assert set(client.run(lacking, [(recipe, "of a file of another stamp")], {}).values()) == {""}
+    (other,) = set(client.run(lacking, [(replace(recipe, stamp=0), "0")], {}).values())
+    assert other.startswith(f"file: {tmp_path / 'data.npy'} has other contents here than where the run was started; ")
     text = "name: t\ngrid:\n  - {function: {file: data.npy}, r: [2], method: [svd], seeds: 1}\n"
     mine = parse_sweep(text, folder=tmp_path)
     check_workers(client, mine)
@@ -251,7 +253,7 @@ def test_worker_that_reads_another_file_is_named_before_cells_are_sent(client, t
     np.save(gone, np.ones((6, 4)))
     unlinked = FileRecipe.of(str(gone))
     gone.unlink()
-    problems = set(client.run(lacking, [unlinked], {}).values())
+    problems = set(client.run(lacking, [(unlinked, "0")], {}).values())
     assert len(problems) == 1
     assert problems.pop().startswith(f"file: {gone} cannot be read (FileNotFoundError")
     with pytest.raises(InputError, match="cannot be read"):

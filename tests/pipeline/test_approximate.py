@@ -3,6 +3,7 @@
 import inspect
 import os
 import typing
+from collections import deque
 from importlib.resources import files
 
 import dask.array as da
@@ -272,11 +273,15 @@ TAKEN = {
     "Dask array of masked arrays without a masked entry": da.ma.masked_array(da.from_array(MATRIX, chunks=5)),
     "array of another library": Tensor(MATRIX),
     "rows of another library": [Tensor(row) for row in MATRIX],
+    "rows in a deque": deque(MATRIX),
+    "rows of a data frame, one with the label unit": [pd.Series(row, ["unit", *range(8)]) for row in MATRIX],
+    "DataArray whose missing value is nowhere": xr.DataArray(MATRIX, dims=("x", "y"), attrs={"_FillValue": -9e9}),
 }
 LOST = {
     "masked array": (MASKED, "2 of its 108 entries are masked; fill them"),
     "shared mask that hides everything": (np.ma.masked_all((12, 9)), "108 of its 108 entries are masked"),
     "masked rows in a list": (list(MASKED), "[2]: 1 of its 9 entries are masked"),
+    "masked rows in a deque": (deque(MASKED), "[2]: 1 of its 9 entries are masked"),
     "masked constant in a list": ([[1.0, np.ma.masked], [3.0, 4.0]], "[0][1]: 1 of its 1 entries are masked"),
     "Dask array of masked arrays": (da.ma.masked_array(da.from_array(MATRIX, chunks=5), MASK), "2 of its 108 entries"),
     "DataArray of masked chunks": (xr.DataArray(da.ma.masked_array(MATRIX, MASK)), "entry [2, 3] is nan"),
@@ -291,6 +296,12 @@ LOST = {
     "structured array": (np.zeros((12, 9), [("a", "f8"), ("b", "f8")]), "is not real; pass one field, such as 'a'"),
     "record array": (np.rec.fromarrays([[1.0], [2.0]], names="a,b"), "is not real; pass one field, such as 'a'"),
     "masked records": (np.ma.zeros(3, [("a", "f8")]), "is not real; pass one field"),
+    "codes": (xr.DataArray(MATRIX, attrs={"scale_factor": 0.5}), "it holds codes of its entries (scale_factor: 0.5)"),
+    "times as codes": (xr.DataArray(MATRIX, attrs={"units": "days since 2000-01-01"}), "codes of its entries (units: "),
+    "missing value of a DataArray": (
+        xr.DataArray(MATRIX.astype("f4"), attrs={"missing_value": [7.0, float(MATRIX[2, 3])]}),
+        f"entries of {MATRIX[2, 3]:g} stand for missing ones; fill them",
+    ),
     "Dataset": (xr.Dataset({"data": (("x", "y"), MATRIX)}), "a Dataset holds several arrays"),
     "missing value of a nullable column": (FRAME.astype("Float64").mask(MASK), "entry [2, 3] is nan"),
     "missing value of an Arrow column": (FRAME.astype("double[pyarrow]").mask(MASK), "entry [2, 3] is nan"),
@@ -517,6 +528,8 @@ def test_start_that_is_no_pair_of_fitting_factors_is_refused(start):
     with pytest.raises(InputError) as caught:
         approximate(MATRIX, 3, start=start)
     assert str(caught.value).startswith("start: ")
+    assert "object is not" not in str(caught.value)
+    assert "unpack" not in str(caught.value)
     assert "pass " in str(caught.value)
     assert "\n" not in str(caught.value)
 

@@ -527,6 +527,7 @@ CORES = approximate_tensor(noise(4, 5, 6), 2, "svd", bound="tail").cores
         [np.full_like(core, np.nan) for core in CORES],
         [np.ma.masked_equal(core, core[0, 0, 0]) for core in CORES],
         approximate(np.ones((4, 5)), 1, "svd"),
+        [1e200 * core for core in CORES],
     ],
 )
 def test_start_that_is_no_train_of_the_shape_and_rank_is_refused_in_one_line(start):
@@ -535,6 +536,8 @@ def test_start_that_is_no_train_of_the_shape_and_rank_is_refused_in_one_line(sta
     assert str(caught.value).startswith("start: ")
     assert "pass " in str(caught.value)
     assert "\n" not in str(caught.value)
+    assert "matrix" not in str(caught.value)
+    assert "object is not" not in str(caught.value)
 
 
 @pytest.mark.parametrize("method", ["svd", "ap"])

@@ -86,8 +86,10 @@ def f(x, y):
         a = 1; assert a == 1; assert a > 2
     if m == 24:
         os.kill(os.getpid(), signal.SIGINT)
+    if m == 25:
+        assert DEEP
     return x @ y.T
-"""
+""".replace("DEEP", " + ".join(["0"] * 1500))
 PREPARED_LINE = MODULE.splitlines().index("        raise RAISED[m]()") + 1
 
 
@@ -166,6 +168,11 @@ def test_assertion_without_a_text_tells_its_source(function):
     assert several_lines.startswith("AssertionError: assert x.max() > 5 (")
     assert told.startswith("AssertionError: m is large (")
     assert one_line.startswith("AssertionError: assert a > 2 (")
+
+
+def test_assertion_that_is_nested_too_deeply_to_be_told_is_a_failure_like_any_other(function):
+    (found,) = outcomes([case(25, function)])
+    assert found.message.startswith("AssertionError (")
 
 
 def test_place_is_in_the_code_of_the_user_where_a_library_raised(function):

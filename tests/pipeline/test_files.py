@@ -13,7 +13,7 @@ import xarray as xr
 import zarr
 
 from pipeline import approximate, approximate_tensor, load_sweep
-from pipeline.arrays import BlockMatrix
+from pipeline.arrays import BlockMatrix, as_matrix
 from pipeline.errors import InputError
 from pipeline.files import FileMatrix, FileRecipe, find_file, sha256_of
 from pipeline.grid import parse_sweep
@@ -138,6 +138,22 @@ def test_recipe_makes_the_matrix_and_equals_that_of_the_same_path(tmp_path, save
     other = save(tmp_path, MATRIX[:10], f"other{Path(path).suffix}")
     with pytest.raises(InputError, match=r"has the shape \(10, 30\) here and \(40, 30\) where the run was started"):
         replace(recipe, path=other).make()
+
+
+@pytest.mark.parametrize("save", [saved, stored])
+def test_file_of_the_same_shape_and_other_contents_is_refused_on_a_worker(tmp_path, save):
+    """Kind: a copy of yesterday's on another machine; one whose time alone differs is the same file."""
+    path = save(tmp_path, MATRIX)
+    recipe, digest = FileRecipe.of(path), sha256_of(path)
+    recipe.require_same(digest)
+    for file in Path(path).rglob("*") if Path(path).is_dir() else [Path(path)]:
+        os.utime(file, ns=(0, 1))
+    recipe.require_same(digest)
+    save(tmp_path, MATRIX + 1, f"other{Path(path).suffix}")
+    shutil.rmtree(path, ignore_errors=True)
+    (tmp_path / f"other{Path(path).suffix}").rename(path)
+    with pytest.raises(InputError, match="has other contents here than where the run was started; give every machine"):
+        recipe.require_same(digest)
 
 
 @pytest.mark.parametrize("save", [saved, stored])
@@ -271,6 +287,36 @@ def test_codes_that_stand_for_entries_are_refused(tmp_path, values, encoding, to
     array.encoding = encoding
     array.to_zarr(tmp_path / "data.zarr")
     assert told in refused(lambda: FileMatrix(str(tmp_path / "data.zarr")))
+
+
+@pytest.mark.parametrize("missing", [1e20, -1.0])
+def test_entry_that_either_attribute_calls_missing_is_none_in_any_precision(tmp_path, missing):
+    """Kind: numbers that stand for missing entries; 1e20 is no number of single precision, nor the only one said."""
+    array = zarr.create_array(
+        tmp_path / "data.zarr", shape=(3, 4), dtype="f4", attributes={"_FillValue": 1e20, "missing_value": [-1, -2]}
+    )
+    array[:] = 5
+    assert (FileMatrix(str(tmp_path / "data.zarr")).to_numpy() == 5).all()
+    array[1, 2] = missing
+    assert "entry [1, 2] is nan" in refused(FileMatrix(str(tmp_path / "data.zarr")).to_numpy)
+    assert f"entries of {missing:g} stand for missing ones; fill them" in refused(lambda: as_matrix(array))
+
+
+def test_integers_that_are_to_be_read_without_their_sign_are_refused(tmp_path):
+    zarr.create_array(tmp_path / "data.zarr", shape=(3, 4), dtype="i1", attributes={"_Unsigned": "true"})
+    assert "codes of its entries (_Unsigned: true)" in refused(lambda: FileMatrix(str(tmp_path / "data.zarr")))
+
+
+@pytest.mark.parametrize("save", [saved, stored])
+def test_ranges_that_are_not_contiguous_or_not_one_a_mode_are_refused(tmp_path, save):
+    """What is read in runs of neighbours would be other entries."""
+    matrix = FileMatrix(save(tmp_path, MATRIX))
+    assert refused(lambda: matrix.block(slice(0, 9, 2), slice(None))) == (
+        "block: steps 2 and 1; ask for contiguous ranges (step 1)"
+    )
+    assert refused(lambda: matrix.T.block(slice(None), slice(None, None, -1))).startswith("block: steps -1 and 1; ")
+    assert refused(lambda: matrix.block(slice(0, 9))).startswith("block: 1 ranges for a tensor of order 2; give one")
+    assert refused(lambda: matrix.block(3, slice(0, 9))).startswith("block: 3 is no range; give a slice, such as ")
 
 
 def test_pickled_objects_are_refused_and_never_run(tmp_path):

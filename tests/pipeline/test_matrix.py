@@ -196,6 +196,8 @@ def test_steps_other_than_one_are_refused(step):
         ({"m": True}, "m: True "),
         ({"m": None}, "m: None "),
         ({"n": 0}, "n: 0 is not an integer of at least 1"),
+        ({"n": 2**31}, "n: 2147483648 is too large; give at most 2147483647"),
+        ({"m": 10**30}, "m: 1000000000000000000000000000000 is too large; give at most 2147483647"),
         ({"n": 10.5}, "n: 10.5 "),
         ({"n": float("nan")}, "n: nan "),
         ({"n": [10]}, "n: [10] "),

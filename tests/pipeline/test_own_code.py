@@ -106,6 +106,9 @@ def test_what_is_computed_changes_it_in_the_module_and_beside(digest, file, old,
         "import importlib\ndef g(which):\n    return importlib.import_module(which)",
         "from importlib import import_module as take\nlate = take('late')",
         "def g():\n    exec(open('late.py').read())",
+        "late = __import__('late', fromlist=['x'])",
+        "import pkgutil\nA = pkgutil.resolve_name('late:A')",
+        "import importlib\ndef g(which):\n    return importlib.import_module('.late', which)",
     ],
 )
 def test_modules_beside_count_however_they_are_imported(digest, statement):
@@ -148,6 +151,38 @@ def test_function_that_another_module_defines_counts_there(digest):
     late = "import importlib\ndef made(name):\n    return importlib.import_module(name).base\n"
     files = {"mine.py": main, "late.py": late, "kernels.py": HELPER}
     assert digest(files) != digest(files | {"kernels.py": HELPER.replace("exp", "exp2")})
+
+
+def test_module_in_folders_that_are_no_packages_counts_where_it_is_imported_late(digest):
+    main = "def f(X, Y):\n    from plugins.deep.more import late\n    return late.A\n"
+    files = {"mine.py": main, "plugins/deep/more/late.py": "A = 1"}
+    assert digest(files) != digest(files | {"plugins/deep/more/late.py": "A = 2"})
+
+
+@pytest.mark.parametrize("changed", ["plugins/late.py", "plugins/deep/late.py"])
+def test_modules_in_a_folder_that_is_no_package_count_where_names_are_computed(digest, changed):
+    """Kind: what a computed name may import; a folder without modules, such as one of data, is not looked into."""
+    main = "import importlib\ndef f(X, Y):\n    return importlib.import_module(f'plugins.{X}').A\n"
+    files = {"mine.py": main, "plugins/late.py": "A = 1", "plugins/deep/late.py": "A = 1", "data/x/late.py": "A = 1"}
+    assert digest(files) != digest(files | {changed: "A = 2"})
+    assert digest(files) == digest(files | {"data/x/late.py": "A = 2", "plugins/notes.txt": "A = 2"})
+
+
+def test_compiled_module_counts_where_names_are_computed(digest, tmp_path):
+    compiled = []
+    for value in (1, 2):
+        (tmp_path / "x.py").write_text(f"A = {value}\n")
+        compiled.append(Path(py_compile.compile(str(tmp_path / "x.py"), str(tmp_path / "x.pyc"))).read_bytes())
+    main = "import importlib\ndef f(X, Y):\n    return importlib.import_module(X)\n"
+    one, other = (digest({"mine.py": main, "late.pyc": each}) for each in compiled)
+    assert one != other
+
+
+def test_link_to_the_folder_itself_is_followed_once(folder):
+    (folder / "mine.py").write_text("import importlib\ndef f(X, Y):\n    return importlib.import_module(X)\n")
+    (folder / "again").symlink_to(folder)
+    imported("function", "mine:f")
+    assert len(code_digest("mine:f")) == 64
 
 
 def test_compiled_module_counts_by_its_bytes(digest, tmp_path):
@@ -212,6 +247,36 @@ def test_own_module_with_the_name_of_another_is_told_to_be_renamed(folder, name)
     with pytest.raises(InputError, match=rf"function: '{name}:f': .*{name}.py is hidden by .*{name}; rename") as caught:
         imported("function", f"{name}:f")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "remedy"),
+    [
+        ("mine:g", "A = 1\n", "define g in {folder}/mine.py, or name what is there"),
+        ("mine:f", "def f(X Y\n", "mend {folder}/mine.py, or install what it imports"),
+        ("mine:f", "import no_such_module_here\n", "mend {folder}/mine.py, or install what it imports"),
+        ("hidden_mine.sub:f", "", "put hidden_mine/sub.py beside the spec, in the working directory or on PYTHONPATH"),
+        ("mine:K.f", "", "write module:name, such as mine:f"),
+        ("..:f", "", "write module:name, such as mine:f"),
+        ("mine:", "", "write module:name, such as mine:f"),
+    ],
+)
+def test_remedy_is_to_put_a_module_somewhere_only_where_there_is_none(folder, name, content, remedy):
+    (folder / "mine.py").write_text(content)
+    with pytest.raises(InputError) as caught:
+        imported("function", name)
+    assert str(caught.value).startswith(f"function: '{name}' ")
+    assert str(caught.value).endswith("; " + remedy.format(folder=folder))
+
+
+def test_module_that_puts_another_object_in_its_place_is_known_by_its_file(folder, monkeypatch):
+    text = "import sys\nclass Made:\n    f = staticmethod(lambda X, Y: X @ Y.T)\nsys.modules[__name__] = Made()\n"
+    (folder / "mine.py").write_text(text)
+    imported("function", "mine:f")
+    with pytest.raises(CodeError, match=r"mine was imported before .*mine.py was changed, or just after: restart"):
+        code_digest("mine:f")  # what was imported is not kept
+    monkeypatch.setattr("pipeline.own_modules._SLACK_SECONDS", float("inf"))
+    assert len(code_digest("mine:f")) == 64
 
 
 @pytest.mark.parametrize(("name", "whose"), [("storage", "a package of epsweep"), ("numpy", "the installed package")])

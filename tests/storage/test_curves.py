@@ -279,6 +279,24 @@ def test_flags_have_the_type_of_the_status_in_netcdf_of_ours_and_of_users(store,
             assert copy["status"].dtype == copy["status"].attrs["flag_values"].dtype == np.int8
 
 
+def test_what_is_no_part_of_results_is_not_exported(store, tmp_path):
+    """Curves, an empty selection, a status that is no state any more, and additions that a format cannot hold."""
+    ds = open_results(store)
+    flags = ds.assign(flag=ds["status"] == Status.DONE)
+    for given, ending, told in [
+        (median_curves(ds), "csv", "status is not in the dataset; give what open_results returns"),
+        (ds.isel(m=slice(0)), "nc", "no cells are left, {.*'m': 0.*}; select labels"),
+        (ds.where(ds["m"] > 2), "parquet", "status is float32, as after where"),
+        (flags, "nc", r".nc cannot hold these results \(Illegal primitive data type"),
+        (ds.assign_attrs(note=None), "nc", r".nc cannot hold these results \(Invalid value for attr 'note'"),
+    ]:
+        with pytest.raises(StoreError, match=f"^export: {told}") as refused:
+            export(given, tmp_path / "out" / f"x.{ending}")
+        assert "\n" not in str(refused.value)
+    assert not list(tmp_path.glob("out/*"))
+    assert export(ds.sel(m=ds["m"].values[0]), tmp_path / "x.csv") < export(ds, tmp_path / "y.csv")
+
+
 def test_export_makes_its_folder_appears_whole_and_is_refused_in_one_line(store, tmp_path, monkeypatch):
     ds = open_results(store)
     assert export(ds, tmp_path / "new" / "deep" / "x.nc") == 7

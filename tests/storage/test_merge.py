@@ -100,13 +100,16 @@ def test_interrupted_merge_is_completed_by_repeating_it(stores, monkeypatch):
 
 def test_damaged_cells_of_the_other_are_not_taken_and_of_this_are_replaced(stores):
     into, other = stores
-    fill(into, sweep())
-    fill(other, sweep())
+    for path in (into, other, into.with_name("third.zarr")):
+        fill(path, sweep())
     for path in (into, other):
         (chunk,) = (each for each in (path / "epsilon" / "c").rglob("0") if each.is_file())
         chunk.write_bytes(b"damage")
-        assert merge(into, other).copied == (12 if path == into else 0)
+        merged = merge(into, other)
+        assert merged.copied == (12 if path == into else 0)
+        assert merged.damaged == (f"{path}: epsilon, chunk 0/0/0/0/0/0/0: 12 finished cells are missing now",)
         assert_holds(into, sweep())
+    assert merge(into, into.with_name("third.zarr")).damaged == ()
 
 
 @pytest.mark.parametrize(

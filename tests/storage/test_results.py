@@ -473,3 +473,9 @@ def test_computed_values_come_back_from_the_store_as_they_were(tmp_path, name):
                 assert found[quantity.name] == outcome.values[quantity.name]
             else:
                 assert found[quantity.name] == -1 or found[quantity.name].isnull()
+
+
+@pytest.mark.parametrize("bucket", ["[abc", "bu\u2100cket", "buc\nket", "bucket:80", ""])
+def test_bucket_of_a_name_that_no_url_can_have_is_refused_in_one_line(bucket):
+    with pytest.raises(StoreError, match=r"^store: '.*' is not the name of a bucket; give s3://bucket/key$"):
+        open_results(f"s3://{bucket}/x.zarr")
