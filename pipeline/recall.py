@@ -3,14 +3,16 @@
 import posixpath
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 
 import numpy as np
 
 from pipeline.errors import InputError
 from pipeline.experiment import Axis, Label
 from pipeline.experiments import EXPERIMENTS
+from pipeline.experiments.generated import OF_ANY_FILE
 from pipeline.grid import Mask, positions
-from pipeline.labels import expand
+from pipeline.labels import Fixed, expand
 from pipeline.predicates import Predicate
 from pipeline.spec_text import parse_yaml
 
@@ -45,7 +47,7 @@ def asked_for(texts: Iterable[object], labels: Mapping[str, Sequence[Label]]) ->
             blocks = None
         if not isinstance(blocks, list) or not all(isinstance(block, dict) for block in blocks):
             return np.ones_like(asked)
-        for block in blocks:
+        for block in chain.from_iterable(_parts(block, axes) for block in blocks):
             told: _Block = {axis.name: _told(axis, block.get(axis.key), labels[axis.name]) for axis in axes}
             chosen = {name: list(range(len(labels[name]))) if at is None else at for name, at in told.items()}
             asked[np.ix_(*chosen.values())] |= _where(block.get("where"), axes, labels, chosen)
@@ -55,6 +57,22 @@ def asked_for(texts: Iterable[object], labels: Mapping[str, Sequence[Label]]) ->
         for place in set(range(len(values))) - explained[name]:
             asked[(slice(None),) * position + (place,)] = True
     return asked
+
+
+def _parts(block: Mapping[str, object], axes: Sequence[Axis]) -> list[Mapping[str, object]]:
+    """A block of names alone, if there are any, and one for each of its files, with the labels that any file fixes."""
+    for axis in axes:
+        value = block.get(axis.key)
+        listed = value if isinstance(value, list) else [value]
+        files = [each for each in listed if isinstance(each, dict) and set(each) == {"file"}]
+        if axis.files and files:
+            names = [each for each in listed if each not in files]
+            fixed = {name: Fixed([label]) for name, label in OF_ANY_FILE.items()} | {"n": None}
+            return [
+                *([{**block, axis.key: names}] if names else []),
+                *({**block, **fixed, axis.key: each} for each in files),
+            ]
+    return [block]
 
 
 def _axis(name: str, labels: Sequence[Label]) -> Axis:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Annotated, TypeAlias
 
 import numpy as np
@@ -56,6 +57,8 @@ SIZE = Axis("n", int, "size", "n")
 RANK = Axis("r", int, "rank of the approximation", "r")
 SEED = Axis("seed", int, "trial number", "seeds", least=0)
 _FUNCTIONS = 1  # revision of the built-in functions, raised with their values
+OF_ANY_FILE: Mapping[str, Label] = MappingProxyType({"sampling": "given", "m": 0})
+"""Labels that every file fixes; it fixes n too."""
 SHARED = ("function", "sampling", "m", "n", "seed")
 """Axes that fix a matrix."""
 
@@ -73,7 +76,7 @@ def recipe_of(case: Case, files: Files) -> Recipe:
 
 def labels_of_file(path: str) -> Mapping[str, Label]:
     """Labels on the axes that the file of a matrix fixes."""
-    return {"sampling": "given", "m": 0, "n": min(FileMatrix(path).shape)}
+    return {**OF_ANY_FILE, "n": min(FileMatrix(path).shape)}
 
 
 def require_entries(case: Case, norm: float) -> float:

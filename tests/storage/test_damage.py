@@ -368,6 +368,28 @@ def test_what_a_text_does_not_tell_counts_as_asked_for(spec, asked):
     np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.parametrize(
+    ("function", "asked"),
+    [
+        ("{file: a.npy}", "function == 'a.npy' and m == 0 and seed == 0"),
+        ("[{file: ./a.npy}]", "function == 'a.npy' and m == 0 and seed == 0"),
+        (
+            "[cauchy, {file: a.npy}]",
+            "(function == 'a.npy' and m == 0 or function == 'cauchy' and m == 5) and seed == 0",
+        ),
+    ],
+)
+def test_cells_of_files_are_asked_for_apart_from_those_of_functions_in_their_list(function, asked):
+    """The labels that every file fixes are known; what m says is of the functions."""
+    labels = {"function": ["cauchy", "a.npy"], "m": [0, 2, 5], "n": [20, 40], "seed": [0, 1]}
+    columns = dict(zip(labels, np.ix_(*map(np.array, labels.values())), strict=True))
+    wanted = Predicate(asked, {"function": str, "m": int, "n": int, "seed": int})(columns)
+    explained = "grid: [{function: [cauchy, a.npy], m: [0, 2, 5], n: [20, 40], seeds: 2, where: 'm < 0'}]"
+    given = "m: [5], n: [20, 40], " if "cauchy" in function else ""
+    found = asked_for([explained, f"grid: [{{function: {function}, {given}seeds: 1}}]"], labels)
+    np.testing.assert_array_equal(found, np.broadcast_to(wanted, (2, 3, 2, 2)))
+
+
 def test_labels_that_no_text_explains_count_as_asked_for():
     labels = {"m": [2, 3], "n": [4, 5]}
     assert asked_for(["grid: [{m: [2], n: [4]}]"], labels).tolist() == [[True, True], [True, True]]
