@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import os
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ class Disk:
 
     def __init__(self) -> None:
         self._batch: dict[Path, Path] | None = None
+        self._noting = threading.Lock()  # of the files of a batch, and its end
         self._folders: set[Path] = set()  # changed, and perhaps not on the disk yet
 
     @contextmanager
@@ -34,26 +36,37 @@ class Disk:
             yield
             self._settle(self._batch)
         finally:
-            for temporary in self._batch.values():
+            with self._noting:  # writes beside the one that failed may be under way
+                left = list(self._batch.values())
+                self._batch = None
+            for temporary in left:
                 temporary.unlink(missing_ok=True)
-            self._batch = None
 
     def put(self, path: Path, content: Buffer) -> None:
         """Write a file, which no other write of the batch may be about."""
-        batch = {} if self._batch is None else self._batch
-        if path in batch:
-            raise ValueError(f"{path} is written twice at once")
+        batch = self._batch
         self._make_folder(path.parent)
-        batch[path] = temporary = path.with_name(f"{path.name}.{uuid4().hex}{PARTIAL}")
+        temporary = path.with_name(f"{path.name}.{uuid4().hex}{PARTIAL}")
         try:
             temporary.write_bytes(content.as_buffer_like())
-            if self._batch is None:
+            if batch is None:  # or it failed before this began: chunks that no status vouches for
                 sync_path(temporary)
                 temporary.replace(path)
                 self._folders.add(path.parent)
+            else:
+                self._note(batch, path, temporary)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
+
+    def _note(self, batch: dict[Path, Path], path: Path, temporary: Path) -> None:
+        """Have a file that is written take its name at the end of its batch, which may have failed meanwhile."""
+        with self._noting:
+            if batch is not self._batch:
+                raise OSError(errno.ECANCELED, os.strerror(errno.ECANCELED), str(path))
+            if path in batch:
+                raise ValueError(f"{path} is written twice at once")
+            batch[path] = temporary
 
     def removed(self, path: Path) -> None:
         """Note that a file is gone."""

@@ -3,11 +3,13 @@
 A disk may have lost what was not synced: contents of files, and entries of folders (creations, renames, removals).
 """
 
+import errno
 import os
 import random
 import struct
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +18,7 @@ import numpy as np
 import pytest
 
 from storage import Status, damaged_cells, open_results
+from storage.disk import Disk
 from tests.storage.test_results import assert_holds, fill, sweep, synthetic
 
 ROOT = Path(__file__).parents[2]
@@ -172,3 +175,36 @@ def test_no_power_cut_loses_a_finished_cell_or_the_store(recorded, tmp_path, ent
                 assert_holds(disk / "s.zarr", SECOND)
     assert marks == {"first", "second"}
     assert opened > 15
+
+
+def test_write_that_is_under_way_when_its_batch_fails_leaves_nothing(tmp_path):
+    """As on a full disk, where the others of a batch go on in their threads."""
+    begun, over = threading.Event(), threading.Event()
+
+    class Slow:
+        def as_buffer_like(self) -> bytes:
+            begun.set()
+            over.wait()
+            return b"late"
+
+    disk, errors = Disk(), []
+
+    def put() -> None:
+        try:
+            disk.put(tmp_path / "late", Slow())
+        except OSError as error:
+            errors.append(error.errno)
+
+    def fail_beside(writing: threading.Thread) -> None:
+        with disk.batch():
+            writing.start()
+            begun.wait()
+            raise OSError(errno.ENOSPC, "full")
+
+    writing = threading.Thread(target=put)
+    with pytest.raises(OSError, match="full"):
+        fail_beside(writing)
+    over.set()
+    writing.join()
+    assert errors == [errno.ECANCELED]
+    assert list(tmp_path.iterdir()) == []
