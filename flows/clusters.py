@@ -7,6 +7,7 @@ import os
 import signal
 import ssl
 import sys
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -103,8 +104,9 @@ _opened: dict[str, RunningCluster] = {}  # by this process, by address: what ope
 
 def dask_setup(worker: object) -> None:
     """Prepare a local worker process, as Dask calls it: the dispatcher tells what matters."""
-    import flows.batch  # noqa: F401 (while the Prefect server starts; with the first batch, it would hold that up)
-
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Failed to create the Prefect home", UserWarning)  # nothing needs it here
+        import flows.batch  # noqa: F401 (while the Prefect server starts; with the first batch, it would hold that up)
     for name in _TALKATIVE:
         logging.getLogger(name).setLevel(logging.CRITICAL)
 
@@ -360,13 +362,20 @@ def _inspect(
                 raise InputError(
                     f"cluster: {address} has {have} of {wanted} workers after {timeout:g} s; {remedy}"
                 ) from error
-            workers = client.scheduler_info(n_workers=-1)["workers"].values()
-            _check_versions(address, client.get_versions(packages=list(_SAME_VERSIONS)))
+            workers = client.scheduler_info(n_workers=-1)["workers"]
+            found = client.get_versions(packages=list(_SAME_VERSIONS))
+            _check_versions(address, found)
+            left = client.scheduler_info(n_workers=-1)["workers"]
+            if silent := sorted(workers.keys() & left.keys() - found["workers"].keys()):
+                raise InputError(
+                    f"cluster: {address}: worker {silent[0]} does not answer the scheduler; give it an address that "
+                    "the scheduler reaches (--contact-address, and an open port), or stop it"
+                )
     except (OSError, TimeoutError, ValueError) as error:
         raise InputError(f"cluster: {address} does not answer ({_reason(error)}); {remedy}") from error
-    memory = [(worker["memory_limit"] or float("inf"), worker["nthreads"]) for worker in workers]
+    memory = [(worker["memory_limit"] or float("inf"), worker["nthreads"]) for worker in workers.values()]
     limits = [min(limit, (limit - PROCESS_BYTES) / count + PROCESS_BYTES) for limit, count in memory]
-    threads = sum(worker["nthreads"] for worker in workers)
+    threads = sum(worker["nthreads"] for worker in workers.values())
     return RunningCluster(address, len(workers), threads, min(limits, default=float("inf")), timeout, security)
 
 

@@ -65,7 +65,7 @@ def _complaint(error: Exception) -> str:
         if first["loc"]:
             return f"{_place(str(first['loc'][-1]))}: {'.'.join(map(str, first['loc']))}: {reason}; mend it"
     where = [*_variables(), *map(str, _files())]
-    return f"its settings cannot be used ({reason}); mend {', '.join(where)}"
+    return f"its settings cannot be used ({reason}); mend {', '.join(where) or 'PREFECT_HOME'}"
 
 
 def place_of_url() -> str:

@@ -5,12 +5,14 @@ imported what before in the same process.
 """
 
 import importlib
+import os
 import signal
 import sys
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from types import ModuleType
 
 import numpy as np
@@ -29,24 +31,32 @@ def users_state() -> np.errstate:
 
 
 def import_undisturbed(name: str) -> ModuleType:
-    """Import a module; what it sets of NumPy's state, Python's warnings and signal handlers ends with the import."""
+    """Import a module; what it sets of this process, which others rely on, ends with the import.
+
+    That is NumPy's state, Python's warnings, a lower limit of recursion, what SIGINT and SIGTERM do, and the working
+    directory, from which the paths of a run are told.
+    """
     with _IMPORTING:
         if name in sys.modules:
             return importlib.import_module(name)
-        with np.errstate(), np.printoptions(), warnings.catch_warnings(), _signal_handlers():
+        with np.errstate(), np.printoptions(), warnings.catch_warnings(), _process():
             return importlib.import_module(name)
 
 
 @contextmanager
-def _signal_handlers() -> Iterator[None]:
-    """Keep what SIGINT and SIGTERM do in this process; only the main thread can have changed it."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    held = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+def _process() -> Iterator[None]:
+    """Keep recursion, signals and the working directory."""
+    main = threading.current_thread() is threading.main_thread()  # only this one can change handlers
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)} if main else {}
+    recursion, folder = sys.getrecursionlimit(), None
+    with suppress(OSError):  # it is gone
+        folder = Path.cwd()
     try:
         yield
     finally:
-        for number, handler in held.items():
+        sys.setrecursionlimit(max(recursion, sys.getrecursionlimit()))
+        for number, handler in handlers.items():
             if handler is not None:  # one that was not set in Python cannot be set again from it
                 signal.signal(number, handler)
+        with suppress(OSError):
+            os.chdir(folder or os.curdir)

@@ -197,6 +197,16 @@ def test_shipped_profiles_are_known_by_name():
         check_cluster("slum")
 
 
+def test_worker_that_the_scheduler_cannot_reach_is_named():
+    """As one behind a firewall: it registers, and is then sent nothing."""
+    quick = dask.config.set({"distributed.comm.timeouts.connect": "1s"})
+    workers = {"n_workers": 1, "threads_per_worker": 1, "processes": False, "protocol": "tcp://", **LOOPBACK}
+    with quick, LocalCluster(**workers, contact_address="tcp://127.0.0.1:9") as cluster:
+        refused = pytest.raises(InputError, match=r"worker tcp://127.0.0.1:9 does not answer the scheduler; give it")
+        with refused, open_cluster(cluster.scheduler_address):
+            pass
+
+
 def test_signals_mean_what_they_did_after_a_cluster_class_is_imported(tmp_path, monkeypatch):
     """As importing dask_jobqueue has SIGINT raise SystemExit."""
     (tmp_path / "heedless.py").write_text(

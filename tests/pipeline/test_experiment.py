@@ -7,6 +7,7 @@ import sys
 import warnings
 from functools import cache
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -439,8 +440,10 @@ def test_tensor_is_made_and_its_bound_found_once_for_neighbours_that_share_it(us
 # --- NumPy's error state, Python's warnings, and sizes of entries
 
 
-STRICT = """import signal, warnings
+STRICT = """import os, signal, sys, warnings
 import numpy as np
+os.chdir("/")
+sys.setrecursionlimit(120)
 np.seterr(all='raise')
 warnings.simplefilter('error')
 for each in (signal.SIGINT, signal.SIGTERM):
@@ -448,12 +451,13 @@ for each in (signal.SIGINT, signal.SIGTERM):
 """
 
 
-def test_what_an_own_module_sets_of_numpy_warnings_and_signals_decides_nothing(user_module):
+def test_what_an_own_module_sets_of_the_process_decides_nothing(user_module):
     """Kind: cells that fail by who imported what. Entries underflow, and squares of them in methods."""
     name = user_module(STRICT + "def f(X, Y):\n    return np.exp(-900 * np.abs(X[:, :1] - Y[:, 0]))\n")
 
     def state():
-        return np.geterr(), list(warnings.filters), *map(signal.getsignal, (signal.SIGINT, signal.SIGTERM))
+        handlers = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
+        return np.geterr(), list(warnings.filters), handlers, sys.getrecursionlimit(), Path.cwd()
 
     before = state()
     cases = [case(function=f"{name}:f", method=method) for method in ("svd", "ap", "minimax", "random_embedding")]
