@@ -443,7 +443,7 @@ def test_tensor_is_made_and_its_bound_found_once_for_neighbours_that_share_it(us
 STRICT = """import os, signal, sys, warnings
 import numpy as np
 os.chdir("/")
-sys.setrecursionlimit(120)
+sys.setrecursionlimit(500)
 np.seterr(all='raise')
 warnings.simplefilter('error')
 for each in (signal.SIGINT, signal.SIGTERM):

@@ -227,8 +227,12 @@ def test_module_that_raises_anything_where_it_is_imported_is_told_in_one_line(er
 
 
 def test_ctrl_c_in_this_process_is_no_failure_of_the_case(function):
-    with pytest.raises(KeyboardInterrupt):
-        list(EXPERIMENT.run([case(24, function)], SETTINGS))
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)  # it is ignored in what a shell runs behind it
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            list(EXPERIMENT.run([case(24, function)], SETTINGS))
+    finally:
+        signal.signal(signal.SIGINT, previous)
 
 
 def test_what_a_signal_handler_raises_is_no_failure_of_the_code_at_hand(tmp_path, monkeypatch):
